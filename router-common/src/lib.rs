@@ -10,9 +10,5 @@
 #![no_std]
 
 pub mod abi;
-pub mod balance;
-pub mod hook;
-pub mod kernel;
-pub mod nat;
-pub mod packet;
+
 pub mod verdict;
