@@ -335,7 +335,7 @@ row! {
         /// This node's address, by family.
         pub node4: [u8; 4],
         pub node6: [u8; 16],
-        pub pad: [u8; 4],
+        pub pad: [u8; 8],
     }
 }
 
@@ -439,7 +439,7 @@ const _: () = {
     assert!(size_of::<Flow<[u8; 4]>>() == 96 && Flow::<[u8; 4]>::PACKED_SIZE == 96);
     assert!(size_of::<Flow<[u8; 16]>>() == 144 && Flow::<[u8; 16]>::PACKED_SIZE == 144);
     assert!(size_of::<Pod>() == 12 && Pod::PACKED_SIZE == 12);
-    assert!(size_of::<Meta>() == 72 && Meta::PACKED_SIZE == 72);
+    assert!(size_of::<Meta>() == 80 && Meta::PACKED_SIZE == 80);
     assert!(size_of::<Event<[u8; 4]>>() == 32 && Event::<[u8; 4]>::PACKED_SIZE == 32);
     assert!(size_of::<Event<[u8; 16]>>() == 56 && Event::<[u8; 16]>::PACKED_SIZE == 56);
 };
