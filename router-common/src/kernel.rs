@@ -6,8 +6,8 @@
 use core::ops::Deref;
 
 use crate::abi::{
-    Address, Backend, Counter, Device, Event, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, Meta,
-    Pod, Slot, SlotKey,
+    Address, Backend, Counter, Device, Event, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey,
+    Meta, Pod, Slot, SlotKey,
 };
 
 /// A flow that was found, and where.

@@ -47,10 +47,8 @@ pub fn translate<K: Kernel<[u8; 4]>>(
     to: &Tuple<[u8; 4]>,
     ttl: u8,
 ) -> bool {
-    let addresses = difference(
-        header.source.sum() + header.destination.sum(),
-        to.source.sum() + to.destination.sum(),
-    );
+    let addresses =
+        difference(header.source.sum() + header.destination.sum(), to.source.sum() + to.destination.sum());
     if let Some(ports) = ports {
         let udp = header.protocol == protocol::UDP;
         let checksum = header.payload + checksum_offset(header.protocol);
@@ -95,7 +93,11 @@ pub fn translate<K: Kernel<[u8; 4]>>(
 /// Writes the MACs of a frame.
 #[inline(always)]
 #[must_use]
-pub fn address_frame<A: Address, K: Kernel<A>>(kernel: &mut K, destination: [u8; 6], source: [u8; 6]) -> bool {
+pub fn address_frame<A: Address, K: Kernel<A>>(
+    kernel: &mut K,
+    destination: [u8; 6],
+    source: [u8; 6],
+) -> bool {
     let [a, b, c, d, e, f] = destination;
     let [g, h, i, j, k, l] = source;
     kernel.set_words(

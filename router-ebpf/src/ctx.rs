@@ -9,11 +9,14 @@ use aya_ebpf::bindings::{
     BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, BPF_NOEXIST, TC_ACT_SHOT, TC_ACT_UNSPEC,
     bpf_fib_lookup,
 };
-use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, generated};
+use aya_ebpf::helpers::{
+    bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
+    generated,
+};
 use aya_ebpf::programs::TcContext;
 use router_common::abi::{
-    Backend, Counter, Device, DeviceKey, Event, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, Meta,
-    Pod, PodKey, Slot, SlotKey, maps as sizes,
+    Backend, Counter, Device, DeviceKey, Event, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey,
+    Meta, Pod, PodKey, Slot, SlotKey, maps as sizes,
 };
 use router_common::kernel::{ANSWERS_PER_SECOND, Covered, EVENTS_PER_SECOND, Found, Inserted, Kernel, Route};
 use router_common::nat::fold;
@@ -178,7 +181,8 @@ impl Kernel<V4> for Skb {
     fn set_bytes<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> bool {
         // SAFETY: the helper reads N bytes of our stack and checks the packet's bounds itself.
         unsafe {
-            generated::bpf_skb_store_bytes(self.skb, offset as u32, (&raw const bytes).cast(), N as u32, 0) == 0
+            generated::bpf_skb_store_bytes(self.skb, offset as u32, (&raw const bytes).cast(), N as u32, 0)
+                == 0
         }
     }
 
@@ -360,9 +364,7 @@ impl Kernel<V4> for Skb {
     fn fits(&mut self, ifindex: u32) -> bool {
         let mut mtu = 0u32;
         // SAFETY: the helper writes the MTU to our stack.
-        unsafe {
-            generated::bpf_check_mtu(self.skb.cast(), ifindex, &raw mut mtu, 0, CHECK_SEGMENTS) == 0
-        }
+        unsafe { generated::bpf_check_mtu(self.skb.cast(), ifindex, &raw mut mtu, 0, CHECK_SEGMENTS) == 0 }
     }
 
     #[inline(always)]

@@ -8,8 +8,8 @@ use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use router_common::abi::{
-    Backend, Counter, Device, DeviceKey, Event, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, Meta,
-    Pod, PodKey, Slot, SlotKey, maps,
+    Backend, Counter, Device, DeviceKey, Event, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey,
+    Meta, Pod, PodKey, Slot, SlotKey, maps,
 };
 use router_common::verdict::COUNTERS as REASONS;
 
@@ -19,7 +19,8 @@ const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
 #[btf_map]
 pub(crate) static META: Array<Meta, 1> = Array::new();
 #[btf_map]
-pub(crate) static FRONTENDS4: HashMap<FrontendKey<V4>, Frontend, { maps::FRONTENDS }, ON_DEMAND> = HashMap::new();
+pub(crate) static FRONTENDS4: HashMap<FrontendKey<V4>, Frontend, { maps::FRONTENDS }, ON_DEMAND> =
+    HashMap::new();
 #[btf_map]
 pub(crate) static SLOTS: HashMap<SlotKey, Slot, { maps::SLOTS }, ON_DEMAND> = HashMap::new();
 #[btf_map]

@@ -156,7 +156,9 @@ fn place<A: Address, K: Kernel<A>>(
     }
     let device = if host { meta.service_near_ifindex } else { meta.bridge_ifindex };
     match kernel.route(device, flow.source, flow.backend, protocol) {
-        Route::Via(ifindex) if kernel.device(ifindex).is_some_and(|device| device.kind == device_kind::UPLINK) => {
+        Route::Via(ifindex)
+            if kernel.device(ifindex).is_some_and(|device| device.kind == device_kind::UPLINK) =>
+        {
             flow.server_ifindex = ifindex;
             if may_be_fast {
                 flow.flags |= flow_flags::FAST;

@@ -253,7 +253,9 @@ pub fn forward<K: Kernel<[u8; 4]>>(
 fn way_to_server<A: Address>(flow: &Flow<A>) -> Way {
     if flow.flags & flow_flags::HAIRPIN != 0 {
         Way::Back
-    } else if flow.flags & (flow_flags::FAST | flow_flags::LOCAL_POD) == flow_flags::FAST | flow_flags::LOCAL_POD {
+    } else if flow.flags & (flow_flags::FAST | flow_flags::LOCAL_POD)
+        == flow_flags::FAST | flow_flags::LOCAL_POD
+    {
         Way::Peer
     } else if flow.flags & (flow_flags::HOST_CLIENT | flow_flags::OWN_NODE)
         == flow_flags::HOST_CLIENT | flow_flags::OWN_NODE
@@ -301,7 +303,11 @@ fn client_tuple<A: Address>(flow: &Flow<A>) -> Tuple<A> {
 
 /// Restores a server's packet at the client's own veth: what came by the stack ends here.
 #[inline(never)]
-pub fn restore<K: Kernel<[u8; 4]>>(kernel: &mut K, flow: &Flow<[u8; 4]>, packet: &Packet<[u8; 4]>) -> Verdict {
+pub fn restore<K: Kernel<[u8; 4]>>(
+    kernel: &mut K,
+    flow: &Flow<[u8; 4]>,
+    packet: &Packet<[u8; 4]>,
+) -> Verdict {
     if rewrite(kernel, packet, &client_tuple(flow), packet.header.ttl) {
         Verdict::Pass
     } else {

@@ -91,8 +91,7 @@ fn quoted<K: Kernel<[u8; 4]>>(kernel: &mut K, header: &Header<[u8; 4]>) -> Optio
     let [a, b, c, d] = kernel.bytes::<4>(inner.payload)?;
     let ports =
         Ports { source: u16::from_be_bytes([a, b]), destination: u16::from_be_bytes([c, d]), control: 0 };
-    let key =
-        FlowKey::new(inner.source, ports.source, inner.destination, ports.destination, inner.protocol);
+    let key = FlowKey::new(inner.source, ports.source, inner.destination, ports.destination, inner.protocol);
     let found = kernel.find(&key)?;
     let flow = kernel.read(found.entry);
     if untranslated(&flow) {
@@ -187,12 +186,8 @@ pub fn to_vip<K: Kernel<[u8; 4]>>(kernel: &mut K, meta: &Meta, packet: &Packet<[
     if !kernel.may_answer() {
         return drop_packet(kernel, packet, DropReason::RateLimited);
     }
-    let back = Tuple {
-        source: header.destination,
-        destination: header.source,
-        source_port: 0,
-        destination_port: 0,
-    };
+    let back =
+        Tuple { source: header.destination, destination: header.source, source_port: 0, destination_port: 0 };
     let changed = difference(
         u32::from(u16::from_be_bytes([icmp::ECHO, code])),
         u32::from(u16::from_be_bytes([icmp::ECHO_REPLY, code])),
@@ -210,11 +205,7 @@ pub fn to_vip<K: Kernel<[u8; 4]>>(kernel: &mut K, meta: &Meta, packet: &Packet<[
 
 /// Refuses what reached a VIP that does not serve it.
 #[inline(always)]
-pub fn refuse<K: Kernel<[u8; 4]>>(
-    kernel: &mut K,
-    meta: &Meta,
-    packet: &Packet<[u8; 4]>,
-) -> Verdict {
+pub fn refuse<K: Kernel<[u8; 4]>>(kernel: &mut K, meta: &Meta, packet: &Packet<[u8; 4]>) -> Verdict {
     let header = &packet.header;
     if !kernel.may_answer() {
         return drop_packet(kernel, packet, DropReason::RateLimited);
@@ -247,9 +238,8 @@ pub fn refuse<K: Kernel<[u8; 4]>>(
 fn reset<K: Kernel<[u8; 4]>>(kernel: &mut K, packet: &Packet<[u8; 4]>) -> Option<()> {
     let header = &packet.header;
     let segment = kernel.bytes::<IPV4>(header.payload)?;
-    let [sequence, acknowledged] = [4, 8].map(|at| {
-        u32::from_be_bytes([segment[at], segment[at + 1], segment[at + 2], segment[at + 3]])
-    });
+    let [sequence, acknowledged] =
+        [4, 8].map(|at| u32::from_be_bytes([segment[at], segment[at + 1], segment[at + 2], segment[at + 3]]));
     let control = packet.ports.control;
     let headers = (header.payload - ETHERNET) + usize::from(segment[12] >> 4) * 4;
     let data = usize::from(header.length).wrapping_sub(headers) as u32 & 0xffff;

@@ -55,7 +55,8 @@ pub fn packet<A: Address, K: Kernel<A>>(kernel: &mut K, header: Header<A>) -> Pa
     } else if header.fragment == Position::Later {
         match kernel.fragment(&fragment_key(&header)) {
             Some(known) => {
-                let ports = Ports { source: known.source_port, destination: known.destination_port, control: 0 };
+                let ports =
+                    Ports { source: known.source_port, destination: known.destination_port, control: 0 };
                 (ports, Kind::Fragment)
             }
             None => (none, Kind::Orphan),
@@ -89,7 +90,11 @@ fn fragment_key<A: Address>(header: &Header<A>) -> FragmentKey<A> {
 
 /// Drops with a reason, and offers the packet as an event.
 #[inline(never)]
-pub fn drop_packet<A: Address, K: Kernel<A>>(kernel: &mut K, packet: &Packet<A>, reason: DropReason) -> Verdict {
+pub fn drop_packet<A: Address, K: Kernel<A>>(
+    kernel: &mut K,
+    packet: &Packet<A>,
+    reason: DropReason,
+) -> Verdict {
     let event = Event {
         time: kernel.now(),
         ifindex: kernel.ifindex(),

@@ -210,7 +210,9 @@ fn announcement<K: Kernel<[u8; 4]>>(kernel: &mut K) -> Verdict {
     let Some(announced) = arp(kernel) else { return Verdict::Drop(DropReason::Malformed) };
     let own = match kernel.pod(announced.sender) {
         Some(pod) => {
-            pod.ifindex == kernel.ifindex() && pod.mac == announced.sender_mac && pod.mac == announced.frame_mac
+            pod.ifindex == kernel.ifindex()
+                && pod.mac == announced.sender_mac
+                && pod.mac == announced.frame_mac
         }
         None => announced.sender == <[u8; 4]>::UNSPECIFIED || !is_bound(kernel),
     };

@@ -56,7 +56,9 @@ fn dialled<K: Kernel<[u8; 4]>>(kernel: &mut K, meta: &'static Meta, packet: &Pac
 fn begin<K: Kernel<[u8; 4]>>(kernel: &mut K, meta: &'static Meta, packet: &Packet<[u8; 4]>) -> Verdict {
     match first(kernel, meta, packet) {
         Ok(true) => {
-            let Some(found) = kernel.find(&key(packet)) else { return Verdict::Drop(DropReason::Inconsistent) };
+            let Some(found) = kernel.find(&key(packet)) else {
+                return Verdict::Drop(DropReason::Inconsistent);
+            };
             let flow = kernel.read(found.entry);
             forward(kernel, &flow, packet, Towards::Server)
         }
@@ -91,11 +93,7 @@ fn first<K: Kernel<[u8; 4]>>(
 
 /// Answers with a refusal; what is no VIP at all is dropped.
 #[inline(never)]
-fn refuse<K: Kernel<[u8; 4]>>(
-    kernel: &mut K,
-    meta: &'static Meta,
-    packet: &Packet<[u8; 4]>,
-) -> Verdict {
+fn refuse<K: Kernel<[u8; 4]>>(kernel: &mut K, meta: &'static Meta, packet: &Packet<[u8; 4]>) -> Verdict {
     let vip = FrontendKey { address: packet.header.destination, port: 0, protocol: 0, pad: 0 };
     if kernel.frontend(&vip).is_none() {
         return drop_packet(kernel, packet, DropReason::UnknownVip);

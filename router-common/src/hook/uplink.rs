@@ -4,8 +4,8 @@
 //! in a map. Slow replies to pods go by the stack to the client's veth.
 
 use crate::abi::{Meta, flow_flags};
-use crate::hook::flow::{Direction, Towards, direction, forward, key, note, untranslated};
 use crate::hook::create::refresh_reply;
+use crate::hook::flow::{Direction, Towards, direction, forward, key, note, untranslated};
 use crate::hook::{Kind, Packet, icmp, packet};
 use crate::kernel::Kernel;
 use crate::packet::{ethertype, ipv4};

@@ -27,7 +27,8 @@ pub struct Segment {
 
 impl Segment {
     /// The one that opens a connection.
-    pub const SYN: Self = Self { syn: true, ack: None, fin: false, rst: false, sequence: 1000, window: 64_240 };
+    pub const SYN: Self =
+        Self { syn: true, ack: None, fin: false, rst: false, sequence: 1000, window: 64_240 };
     /// One in its midst.
     pub const DATA: Self =
         Self { syn: false, ack: Some(2000), fin: false, rst: false, sequence: 1001, window: 64_240 };
@@ -35,9 +36,12 @@ impl Segment {
 
 /// A TCP packet.
 pub fn tcp(macs: Macs, from: End, to: End, ttl: u8, segment: Segment, payload: &[u8]) -> Vec<u8> {
-    let mut builder = PacketBuilder::ethernet2(macs.source, macs.destination)
-        .ipv4(from.0, to.0, ttl)
-        .tcp(from.1, to.1, segment.sequence, segment.window);
+    let mut builder = PacketBuilder::ethernet2(macs.source, macs.destination).ipv4(from.0, to.0, ttl).tcp(
+        from.1,
+        to.1,
+        segment.sequence,
+        segment.window,
+    );
     if segment.syn {
         builder = builder.syn();
     }

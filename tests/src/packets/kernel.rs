@@ -53,14 +53,17 @@ pub struct Loaded {
 impl Loaded {
     /// Loads the object and fills its maps.
     pub fn new(path: &Path, world: &World) -> Result<Self> {
-        let mut ebpf = EbpfLoader::new()
-            .load_file(path)
-            .with_context(|| format!("cannot load {}", path.display()))?;
+        let mut ebpf =
+            EbpfLoader::new().load_file(path).with_context(|| format!("cannot load {}", path.display()))?;
         let mut meta: Array<_, Row<_>> = Array::try_from(ebpf.map_mut("META").context("META")?)?;
         meta.set(0, carry(world.meta), 0)?;
         fill(&mut ebpf, "FRONTENDS4", world.frontends.iter().copied())?;
         fill(&mut ebpf, "SLOTS", world.slots.iter().copied())?;
-        fill(&mut ebpf, "PODS4", world.pods.iter().map(|(address, pod)| (PodKey { address: *address }, *pod)))?;
+        fill(
+            &mut ebpf,
+            "PODS4",
+            world.pods.iter().map(|(address, pod)| (PodKey { address: *address }, *pod)),
+        )?;
         fill(
             &mut ebpf,
             "DEVICES",
@@ -99,15 +102,18 @@ impl Loaded {
         })?;
         out.truncate(usize::try_from(result.data_size_out)?);
         let word = |offset: usize| {
-            context.get(offset..offset + 4).map_or(0, |bytes| {
-                u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
-            })
+            context
+                .get(offset..offset + 4)
+                .map_or(0, |bytes| u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
         };
         let detail = word(sk_buff::CB + 4);
         let verdict = match word(sk_buff::CB) {
             0 => Verdict::Pass,
             1 => Verdict::Drop(
-                *DropReason::ALL.iter().find(|reason| **reason as u32 == detail).context("unknown drop reason")?,
+                *DropReason::ALL
+                    .iter()
+                    .find(|reason| **reason as u32 == detail)
+                    .context("unknown drop reason")?,
             ),
             2 => Verdict::Peer(detail),
             3 => Verdict::Neighbour(detail),

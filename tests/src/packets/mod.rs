@@ -5,6 +5,7 @@
 //! is known: where a case needs the kernel's own tables it is a path test instead.
 
 pub mod build;
+pub mod cases;
 pub mod kernel;
 pub mod model;
 

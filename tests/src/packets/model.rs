@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use router_common::abi::{
-    Backend, Counter, Device, Event, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, Meta, Pod, Slot,
-    SlotKey,
+    Backend, Counter, Device, Event, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, Meta, Pod,
+    Slot, SlotKey,
 };
 use router_common::hook;
 use router_common::kernel::{Covered, Found, Inserted, Kernel, Route};
