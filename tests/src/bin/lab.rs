@@ -7,10 +7,12 @@ use router_tests::packets::{Outcome, cases, kernel, model};
 fn main() -> anyhow::Result<()> {
     let mut passed = 0;
     let mut failed = 0;
+    let mut loaded = kernel::Loaded::new(&kernel::object_path()?)?;
     for case in cases::all() {
         println!("{}", case.name);
         println!("  in      {}", hex(&case.packet));
-        for (place, outcome) in [("host", Ok(model::run(&case))), ("kernel", kernel::run(&case))] {
+        for (place, outcome) in [("host", Ok(model::run(&case))), ("kernel", kernel::run(&mut loaded, &case))]
+        {
             let Outcome { verdict, packet, .. } = outcome?;
             println!("  {place:<7} {} {verdict:?}", hex(&packet));
             if verdict == case.verdict && &packet == case.out.as_ref().unwrap_or(&case.packet) {
