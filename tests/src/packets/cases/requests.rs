@@ -1,5 +1,7 @@
 //! First packets of flows, from pods and from this node's processes.
 
+#![expect(clippy::too_many_lines, reason = "a table")]
+
 use router_common::abi::backend_flags;
 use router_common::verdict::{DropReason, Verdict};
 
