@@ -68,7 +68,8 @@ mod tests {
 
     #[test]
     fn the_unified_hierarchy_is_found_beside_version_1_and_alone() {
-        let hybrid = "cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+        let hybrid =
+            "cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
         assert_eq!(find_mount(hybrid), Some(PathBuf::from("/sys/fs/cgroup/unified")));
         let unified = "sysfs /sys sysfs rw 0 0\nnone /sys/fs/cgroup cgroup2 rw 0 0\n";
         assert_eq!(find_mount(unified), Some(PathBuf::from("/sys/fs/cgroup")));

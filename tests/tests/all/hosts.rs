@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Read as _;
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,18 +14,20 @@ use router_tests::topology::hostile::{self, Chain};
 use router_tests::topology::{NODE, Offload, REMOTE, REMOTE_PODS, ROUTER, Topology, TopologyOptions, UPLINK};
 
 /// Processes in the network namespace that was this one.
-fn processes_in(namespace: &Path) -> Vec<String> {
-    let processes = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
+fn processes_in(namespace: &Path) -> Vec<PathBuf> {
+    let processes = fs::read_dir("/proc").expect("/proc is there").flatten().map(|entry| entry.path());
     processes
         .filter(|process| fs::read_link(process.join("ns/net")).is_ok_and(|link| link == namespace))
-        .map(|process| process.display().to_string())
         .collect()
 }
 
-/// What this process sees mounted and linked.
-fn host_state() -> (String, String) {
-    let links = Command::new("ip").args(["-o", "link"]).output().unwrap().stdout;
-    (fs::read_to_string("/proc/self/mounts").unwrap(), String::from_utf8(links).unwrap())
+/// What this process sees mounted where a node mounts; other tests may well mount elsewhere meanwhile.
+fn mounts() -> Vec<String> {
+    const PLACES: [&str; 6] =
+        ["/run", "/sys", "/sys/fs/bpf", "/sys/fs/cgroup", "/etc/cni/net.d", "/var/lib/cni"];
+    let mounts = fs::read_to_string("/proc/self/mounts").expect("/proc is there");
+    let at_ours = |line: &&str| line.split(' ').nth(1).is_some_and(|place| PLACES.contains(&place));
+    mounts.lines().filter(at_ours).map(str::to_owned).collect()
 }
 
 fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
@@ -39,7 +41,8 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 /// Opens a connection and says how that failed.
 fn connect(node: &Node, address: Ipv4Addr, port: u16) -> String {
     let script = format!("exec 3<>/dev/tcp/{address}/{port}");
-    node.run(&["timeout", "1", "bash", "-c", &script]).unwrap_err().to_string()
+    let failed = node.run(&["timeout", "1", "bash", "-c", &script]);
+    failed.expect_err("nobody listens").to_string()
 }
 
 /// Nobody listens anywhere here, so the other end refuses: a packet went there, and one came back.
@@ -50,21 +53,25 @@ fn assert_reaches(node: &Node, address: Ipv4Addr) {
 
 #[test]
 fn a_stopped_node_leaves_nothing_behind() {
-    let before = host_state();
+    let before = mounts();
     let node = Node::start(&unique_prefix("whole"), "node1", NodeOptions::default()).unwrap();
     let (pid, cgroup) = (node.pid(), node.cgroup_path().to_owned());
     let namespace = fs::read_link(node.netns_path()).unwrap();
-    node.ip("link add kube-bridge type bridge\nlink set kube-bridge up\n").unwrap();
+    let link = format!("kr{pid}");
+    node.ip(&format!("link add {link} type bridge\nlink set {link} up\n")).unwrap();
+    assert!(node.links().unwrap().contains(&link));
     let mut stray = node.command("sleep").arg("1000").spawn().unwrap();
     eventually("a program enters the node", || processes_in(&namespace).len() == 2);
-    assert_eq!(host_state(), before, "a node changes nothing outside");
+    assert_eq!(mounts(), before, "a node mounts nothing outside");
+    assert!(!Path::new("/sys/class/net").join(&link).exists(), "a node's link is not the host's");
 
     node.stop().unwrap();
     assert!(!stray.wait().unwrap().success(), "a program of the node ends with it");
     assert!(!Path::new(&format!("/proc/{pid}")).exists(), "the holder is gone");
     assert!(!cgroup.exists(), "the control group is gone");
-    assert_eq!(processes_in(&namespace), Vec::<String>::new());
-    assert_eq!(host_state(), before);
+    assert_eq!(processes_in(&namespace), Vec::<PathBuf>::new());
+    assert_eq!(mounts(), before);
+    assert!(!Path::new("/sys/class/net").join(&link).exists());
 }
 
 #[test]
@@ -124,7 +131,8 @@ fn a_node_has_its_own_name_directories_and_mounts() {
     let own = node.run(&["cat", "/proc/self/cgroup"]).unwrap();
     assert!(own.lines().any(|line| line == "0::/"), "the node's control group is its root: {own}");
 
-    let bare = Node::start(&unique_prefix("own"), "bare", NodeOptions { bpffs: false, cgroup: true }).unwrap();
+    let bare =
+        Node::start(&unique_prefix("own"), "bare", NodeOptions { bpffs: false, cgroup: true }).unwrap();
     let mounts = bare.run(&["cat", "/proc/self/mounts"]).unwrap();
     assert!(!mounts.lines().any(|line| line.starts_with("bpf /sys/fs/bpf ")), "{mounts}");
 }
@@ -205,8 +213,10 @@ fn a_hostile_host_drops_what_nobody_accepts() {
     let options = TopologyOptions { bridge_nf_call: true, ..TopologyOptions::default() };
     let topology = Topology::start(&unique_prefix("hostile"), options).unwrap();
     let node = &topology.node;
-    node.ip("link add kube-bridge type bridge\naddr add 10.244.1.1/24 dev kube-bridge\nlink set kube-bridge up\n")
-        .unwrap();
+    node.ip(
+        "link add kube-bridge type bridge\naddr add 10.244.1.1/24 dev kube-bridge\nlink set kube-bridge up\n",
+    )
+    .unwrap();
     let read = |path: &str| node.run(&["cat", path]).unwrap();
     assert_eq!(read("/proc/sys/net/bridge/bridge-nf-call-iptables").trim(), "1");
     for link in ["all", "default", UPLINK, "kube-bridge"] {
@@ -230,4 +240,29 @@ fn a_hostile_host_drops_what_nobody_accepts() {
     connect(&topology.remote, pod, 80);
     let after = hostile::drops(node, Chain::Forward).unwrap();
     assert_eq!(after.policy, before.policy, "an accepting rule before them opens the host");
+}
+
+#[test]
+fn a_hostile_host_drops_what_conntrack_calls_invalid_first() {
+    let topology = Topology::start(&unique_prefix("invalid"), TopologyOptions::default()).unwrap();
+    let node = &topology.node;
+    node.ip(
+        "link add kube-bridge type bridge\naddr add 10.244.1.1/24 dev kube-bridge\nlink set kube-bridge up\n",
+    )
+    .unwrap();
+    // An answer (SYN and ACK) to what nobody asked: the router makes it out of a SYN.
+    let rules = "table ip lab {
+        chain out {
+            type filter hook forward priority 0; policy accept;
+            tcp dport 80 tcp flags set 18
+        }
+    }";
+    topology.router.run_with(&["nft", "-f", "-"], rules).unwrap();
+    node.run(&["iptables", "-A", "FORWARD", "-p", "tcp", "-j", "ACCEPT"]).unwrap();
+
+    let before = hostile::drops(node, Chain::Forward).unwrap();
+    connect(&topology.remote, Ipv4Addr::new(10, 244, 1, 5), 80);
+    let after = hostile::drops(node, Chain::Forward).unwrap();
+    assert!(after.invalid > before.invalid, "{before:?} {after:?} {}", hostile::describe(node).unwrap());
+    assert_eq!(after.policy, before.policy);
 }
