@@ -14,6 +14,7 @@ pub mod hostile;
 
 use std::fs;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 
@@ -71,12 +72,12 @@ impl Default for TopologyOptions {
     }
 }
 
-/// It, running.
+/// It, running. A host is shared with what was put into it, and ends with its last owner.
 #[derive(Debug)]
 pub struct Topology {
-    pub node: Node,
-    pub router: Node,
-    pub remote: Node,
+    pub node: Arc<Node>,
+    pub router: Arc<Node>,
+    pub remote: Arc<Node>,
     pub options: TopologyOptions,
 }
 
@@ -86,7 +87,8 @@ impl Topology {
         let node = Node::start(prefix, "node1", NodeOptions { bpffs: options.bpffs, cgroup: true })?;
         let router = Node::start(prefix, "router", NodeOptions::HOST)?;
         let remote = Node::start(prefix, "remote", NodeOptions::HOST)?;
-        let topology = Self { node, router, remote, options };
+        let topology =
+            Self { node: Arc::new(node), router: Arc::new(router), remote: Arc::new(remote), options };
         topology.connect()?;
         hostile::make(&topology.node, options.bridge_nf_call)?;
         if options.offload == Offload::Off {
@@ -141,7 +143,7 @@ impl Topology {
     fn connect(&self) -> Result<()> {
         let mtu = self.options.uplink_mtu;
         let (node, remote) = (self.node.pid(), self.remote.pid());
-        for host in [&self.node, &self.router] {
+        for host in [&*self.node, &*self.router] {
             host.write("/proc/sys/net/ipv4/ip_forward", "1")?;
         }
         self.router.ip(&format!(
