@@ -1,5 +1,6 @@
 //! The integration tests, in one binary.
 
 mod all {
+    mod hosts;
     mod packets;
 }
