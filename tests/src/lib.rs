@@ -1,3 +1,7 @@
 //! What the tests and the lab are made of.
 
+pub mod binaries;
+pub mod enter;
 pub mod packets;
+pub mod probe;
+pub mod serve;

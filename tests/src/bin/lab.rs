@@ -1,10 +1,25 @@
-//! `lab up`: for now, the one packet that the data path balances, through host code and through the kernel.
+//! The lab's one binary. Without an argument: the one packet that the data path balances, through host code and
+//! through the kernel. `serve` and `probe` are what runs in the lab's namespaces.
 
 #![expect(clippy::print_stdout, reason = "a command-line tool speaks on standard output")]
 
-use router_tests::packets::{Outcome, cases, kernel, model};
+use std::env;
+
+use router_tests::{
+    packets::{Outcome, cases, kernel, model},
+    probe, serve,
+};
 
 fn main() -> anyhow::Result<()> {
+    let mut arguments = env::args().skip(1);
+    match arguments.next().as_deref() {
+        Some("serve") => serve::main(arguments.collect()),
+        Some("probe") => probe::main(arguments.collect()),
+        _ => show_packets(),
+    }
+}
+
+fn show_packets() -> anyhow::Result<()> {
     let mut passed = 0;
     let mut failed = 0;
     for case in cases::all() {
