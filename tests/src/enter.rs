@@ -21,7 +21,8 @@ pub type Place = Arc<dyn Enter + Send + Sync>;
 #[derive(Debug, Clone, Copy)]
 pub struct Here;
 
-/// A network namespace by its name in `/run/netns`.
+/// A network namespace by its name in `/run/netns`, and nothing else of its own: unlike in `ip netns exec`, what is
+/// mounted there, as `ip netns add` does, stays.
 #[derive(Debug, Clone)]
 pub struct Named(pub String);
 
@@ -37,7 +38,9 @@ impl Enter for Here {
 
 impl Enter for Named {
     fn command(&self, program: &str) -> Command {
-        within(&Here, &self.0, program)
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.0)).arg(program);
+        command
     }
 
     fn name(&self) -> &str {

@@ -4,4 +4,5 @@ pub mod binaries;
 pub mod enter;
 pub mod packets;
 pub mod probe;
+pub mod sandbox;
 pub mod serve;
