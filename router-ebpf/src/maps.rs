@@ -8,8 +8,8 @@ use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use router_common::abi::{
-    Backend, Counter, Device, DeviceKey, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey,
-    Meta, Pod, PodKey, Slot, SlotKey, maps,
+    Backend, Counter, Device, DeviceKey, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, Meta,
+    Pod, PodKey, Slot, SlotKey, maps,
 };
 use router_common::verdict::COUNTERS as REASONS;
 

@@ -1,6 +1,10 @@
 //! What the tests and the lab are made of.
 
 pub mod binaries;
+pub mod enter;
 pub mod node;
 pub mod packets;
+pub mod probe;
+pub mod sandbox;
+pub mod serve;
 pub mod topology;

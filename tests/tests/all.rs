@@ -3,4 +3,5 @@
 mod all {
     mod hosts;
     mod packets;
+    mod pods;
 }
