@@ -19,7 +19,8 @@ pub fn kubectls() -> Result<Vec<PathBuf>> {
 /// The full path of a program on the PATH.
 pub fn on_path(program: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").context("no PATH is set")?;
-    let found = std::env::split_paths(&path).map(|directory| directory.join(program)).find(|file| file.is_file());
+    let found =
+        std::env::split_paths(&path).map(|directory| directory.join(program)).find(|file| file.is_file());
     found.with_context(|| format!("{program} is not on the PATH: run `cargo xtask setup`"))
 }
 

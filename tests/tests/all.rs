@@ -1,1 +1,4 @@
+//! One binary for all tests that need more than the code under test.
 
+#[path = "all/apiserver.rs"]
+mod apiserver;

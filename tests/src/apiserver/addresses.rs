@@ -33,7 +33,12 @@ impl Addresses {
 
     /// Fills in cluster IP and node ports. On a change the addresses of `old` are kept where the new object
     /// names none.
-    pub(super) fn assign(&mut self, old: Option<&Value>, service: &mut Value, dry: bool) -> Result<(), Status> {
+    pub(super) fn assign(
+        &mut self,
+        old: Option<&Value>,
+        service: &mut Value,
+        dry: bool,
+    ) -> Result<(), Status> {
         if !service["spec"].is_object() {
             return Ok(());
         }

@@ -108,7 +108,10 @@ pub(super) fn cells(kind: Kind, object: &Value) -> Vec<String> {
         Kind::EndpointSlice => vec![
             name,
             text(&object["addressType"]),
-            first_three(&items(&object["ports"]).map(|port| text(&port["port"])).collect::<Vec<_>>(), "<unset>"),
+            first_three(
+                &items(&object["ports"]).map(|port| text(&port["port"])).collect::<Vec<_>>(),
+                "<unset>",
+            ),
             first_three(&addresses(object), "<unset>"),
             age,
         ],
@@ -232,7 +235,8 @@ fn event(object: &Value, name: String) -> Vec<String> {
     let regarding = &object["involvedObject"];
     let last = [&object["series"]["lastObservedTime"], &object["lastTimestamp"], &object["eventTime"]];
     let first = [&object["firstTimestamp"], &object["eventTime"]];
-    let earliest = |times: &[&Value]| times.iter().find(|time| time.is_string()).map_or_else(unknown, |time| age(time));
+    let earliest =
+        |times: &[&Value]| times.iter().find(|time| time.is_string()).map_or_else(unknown, |time| age(time));
     let source = or(&text(&object["source"]["component"]), &text(&object["reportingComponent"]));
     vec![
         earliest(&last),
@@ -299,7 +303,9 @@ fn unknown() -> String {
 
 /// Time since then, as kubectl shortens it: `45s`, `2m30s`, `7m`, `3h5m`, `12h`, `4d`.
 fn age(time: &Value) -> String {
-    let Some(then) = time.as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok()) else { return unknown() };
+    let Some(then) = time.as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok()) else {
+        return unknown();
+    };
     short(jiff::Timestamp::now().as_second() - then.as_second())
 }
 

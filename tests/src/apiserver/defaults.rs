@@ -89,7 +89,8 @@ fn deployment_spec(spec: &mut Fields) {
     set(spec, "replicas", 1.into());
     set(spec, "revisionHistoryLimit", 10.into());
     set(spec, "progressDeadlineSeconds", 600.into());
-    let rolling = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}});
+    let rolling =
+        json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}});
     set(spec, "strategy", rolling);
     child(spec, "template", |template| child(template, "spec", pod_spec));
 }

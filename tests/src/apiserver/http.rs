@@ -91,7 +91,11 @@ fn elsewhere(
 /// `kubectl auth can-i`, from clients that ask in JSON.
 fn review(server: &Inner, identity: Identity, asked: &Asked, body: &[u8]) -> Result<Response, Status> {
     if asked.content_type != "application/json" {
-        return Err(Status::new(415, "UnsupportedMediaType", "the body of the request was in an unknown format"));
+        return Err(Status::new(
+            415,
+            "UnsupportedMediaType",
+            "the body of the request was in an unknown format",
+        ));
     }
     let mut review = write::decode(body)?;
     let attributes = &review["spec"]["resourceAttributes"];

@@ -156,9 +156,9 @@ impl ApiServer {
             history,
             bookmark_interval,
         } = options;
-        let listeners = addresses.iter().map(|address| {
-            TcpListener::bind(address).with_context(|| format!("listening on {address}"))
-        });
+        let listeners = addresses
+            .iter()
+            .map(|address| TcpListener::bind(address).with_context(|| format!("listening on {address}")));
         let listeners = listeners.collect::<Result<Vec<_>>>()?;
         let addresses = listeners.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>()?;
 
@@ -194,15 +194,8 @@ impl ApiServer {
         let service = router.into_make_service_with_connect_info::<tls::Hangup>();
         runtime.spawn(async move { axum::serve(connections, service).await });
 
-        let server = Self {
-            inner,
-            addresses,
-            authority,
-            service_address,
-            config,
-            ready,
-            runtime: Some(runtime),
-        };
+        let server =
+            Self { inner, addresses, authority, service_address, config, ready, runtime: Some(runtime) };
         for namespace in ["default", "kube-system", "kube-public", "kube-node-lease"] {
             server.store().put(Kind::Namespace, json!({"metadata": {"name": namespace}}))?;
         }
@@ -221,7 +214,8 @@ impl ApiServer {
         listener.set_nonblocking(true).context("a listener for the API server")?;
         let runtime = self.runtime()?;
         let _entered = runtime.enter();
-        let listener = tokio::net::TcpListener::from_std(listener).context("a listener for the API server")?;
+        let listener =
+            tokio::net::TcpListener::from_std(listener).context("a listener for the API server")?;
         runtime.spawn(tls::accept(listener, Arc::clone(&self.config), self.ready.clone()));
         Ok(())
     }
@@ -279,7 +273,8 @@ impl ApiServer {
     }
 
     fn render(&self, url: &str, credential: &str) -> String {
-        let mut text = String::from("apiVersion: v1\nkind: Config\ncurrent-context: lab\nclusters:\n- name: lab\n");
+        let mut text =
+            String::from("apiVersion: v1\nkind: Config\ncurrent-context: lab\nclusters:\n- name: lab\n");
         let authority = base64(self.authority.as_bytes());
         // Writing to a String cannot fail.
         write!(
@@ -347,7 +342,9 @@ mod tests {
 
     #[test]
     fn base64_follows_the_rfc() {
-        for (plain, expected) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")] {
+        for (plain, expected) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
+        {
             assert_eq!(base64(plain.as_bytes()), expected);
         }
     }

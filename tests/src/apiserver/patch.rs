@@ -129,7 +129,8 @@ impl Strategy {
     fn fields(self, target: &mut Value, patch: &Map<String, Value>) {
         match patch.get(DIRECTIVE).and_then(Value::as_str) {
             Some("replace") => {
-                *target = Value::Object(patch.iter().filter(|(name, _)| !name.starts_with('$')).map(own).collect());
+                *target =
+                    Value::Object(patch.iter().filter(|(name, _)| !name.starts_with('$')).map(own).collect());
                 return;
             }
             Some("delete") => {
@@ -197,7 +198,9 @@ impl Strategy {
 
     /// Entries in the order asked for; those not named keep their places after the named ones before them.
     fn reorder(self, fields: &mut Map<String, Value>, list: &str, order: &Value) {
-        let (Some(Value::Array(items)), Some(order)) = (fields.get_mut(list), order.as_array()) else { return };
+        let (Some(Value::Array(items)), Some(order)) = (fields.get_mut(list), order.as_array()) else {
+            return;
+        };
         let keys = self.keys(list);
         let rank = |item: &Value| order.iter().position(|wanted| self.same(item, wanted, keys));
         let mut last = 0;
@@ -218,7 +221,12 @@ impl Strategy {
             ("ports", Kind::Pod | Kind::Deployment) if self.apply => &["containerPort", "protocol"],
             ("ports", Kind::Pod | Kind::Deployment) => &["containerPort"],
             (
-                "containers" | "initContainers" | "ephemeralContainers" | "volumes" | "env" | "imagePullSecrets",
+                "containers"
+                | "initContainers"
+                | "ephemeralContainers"
+                | "volumes"
+                | "env"
+                | "imagePullSecrets",
                 Kind::Pod | Kind::Deployment,
             ) => &["name"],
             ("volumeMounts", _) => &["mountPath"],

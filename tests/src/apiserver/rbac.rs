@@ -63,7 +63,8 @@ impl Role {
     pub(super) fn parse(yaml: &str) -> Result<Self> {
         let mut rules = Vec::new();
         for text in documents(yaml) {
-            let document: Option<Document> = serde_saphyr::from_str(&text).context("a manifest's document")?;
+            let document: Option<Document> =
+                serde_saphyr::from_str(&text).context("a manifest's document")?;
             if let Some(document) = document
                 && document.kind.as_deref() == Some("ClusterRole")
             {
@@ -105,8 +106,11 @@ fn documents(yaml: &str) -> Vec<String> {
 
 /// The sentence a real server refuses with.
 pub(super) fn refusal(identity: Identity, ask: &Ask<'_>, resource: &Resource, namespace: &str) -> Status {
-    let scope =
-        if namespace.is_empty() { "at the cluster scope".into() } else { format!("in the namespace \"{namespace}\"") };
+    let scope = if namespace.is_empty() {
+        "at the cluster scope".into()
+    } else {
+        format!("in the namespace \"{namespace}\"")
+    };
     let name = if ask.name.is_empty() { String::new() } else { format!(" \"{}\"", ask.name) };
     Status::forbidden(format!(
         "{}{name} is forbidden: User \"{}\" cannot {} resource \"{}\" in API group \"{}\" {scope}",

@@ -54,7 +54,8 @@ pub(super) fn scale(object: &Value) -> Value {
 pub(super) fn list(server: &Inner, target: &Target, asked: &Asked) -> Result<Response, Status> {
     let resource = target.resource;
     let filter = asked.filter(target)?;
-    let limit = asked.number("limit")?.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
+    let limit =
+        asked.number("limit")?.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
     let from = asked.text("continue").map(|token| Token::parse(server, resource, token)).transpose()?;
     check_version(server, resource, asked)?;
     let after = from.as_ref().map(|token| &token.after);
@@ -66,7 +67,8 @@ pub(super) fn list(server: &Inner, target: &Target, asked: &Asked) -> Result<Res
     if rest > 0
         && let Some(last) = page.last()
     {
-        metadata["continue"] = Token { revision, after: super::store::key(resource.stored, last) }.text().into();
+        metadata["continue"] =
+            Token { revision, after: super::store::key(resource.stored, last) }.text().into();
         metadata["remainingItemCount"] = rest.into();
     }
     let body = if asked.table {

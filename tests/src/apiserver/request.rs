@@ -164,14 +164,17 @@ mod tests {
             ("/apis/discovery.k8s.io/v1/endpointslices", "endpointslices///"),
         ] {
             let target = Target::parse(path).expect(path);
-            let found = [target.resource.plural, &target.namespace, &target.name, &target.subresource].join("/");
+            let found =
+                [target.resource.plural, &target.namespace, &target.name, &target.subresource].join("/");
             assert_eq!(found, expected, "{path}");
         }
     }
 
     #[test]
     fn unknown_paths_name_nothing() {
-        for path in ["/", "/api/v1", "/api/v2/pods", "/apis/apps/v1/namespaces/a/pods", "/api/v1/pods/a/b/c", "/x"] {
+        for path in
+            ["/", "/api/v1", "/api/v2/pods", "/apis/apps/v1/namespaces/a/pods", "/api/v1/pods/a/b/c", "/x"]
+        {
             assert!(Target::parse(path).is_none(), "{path}");
         }
         assert!(Target::parse("/api/v1/namespaces/a/services/s/scale").is_none(), "no such subresource");

@@ -21,7 +21,10 @@ impl Labels {
     /// Parses `a=b,c!=d,e in (f,g),h notin (i),j,!k`.
     pub(super) fn parse(text: &str) -> Result<Self, Status> {
         let wrong = |part: &str| Status::bad_request(format!("unable to parse requirement: {part:?}"));
-        split(text).map(|part| requirement(part).ok_or_else(|| wrong(part))).collect::<Result<_, _>>().map(Self)
+        split(text)
+            .map(|part| requirement(part).ok_or_else(|| wrong(part)))
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 
     /// The object form, with `matchLabels` and `matchExpressions`.
@@ -178,7 +181,9 @@ fn text_at(object: &Value, field: &str) -> String {
     let found = field.split('.').fold(object, |value, name| &value[name]);
     match found {
         Value::String(text) => text.clone(),
-        Value::Null => if field == "spec.unschedulable" || field == "spec.hostNetwork" { "false" } else { "" }.into(),
+        Value::Null => {
+            if field == "spec.unschedulable" || field == "spec.hostNetwork" { "false" } else { "" }.into()
+        }
         other => other.to_string(),
     }
 }
@@ -229,7 +234,8 @@ mod tests {
 
     #[test]
     fn field_selectors_compare_text_and_refuse_unknown_fields() {
-        let pod = json!({"metadata": {"name": "a"}, "spec": {"nodeName": "n1"}, "status": {"phase": "Running"}});
+        let pod =
+            json!({"metadata": {"name": "a"}, "spec": {"nodeName": "n1"}, "status": {"phase": "Running"}});
         let matches = |text| Fields::parse(Kind::Pod, text).unwrap().matches(&pod);
         assert!(matches("spec.nodeName=n1,status.phase!=Failed"));
         assert!(!matches("spec.nodeName="));

@@ -47,7 +47,8 @@ impl Status {
     }
 
     pub(super) fn not_found(resource: &Resource, name: &str) -> Self {
-        Self::new(404, "NotFound", format!("{} \"{name}\" not found", resource.qualified())).about(resource, name)
+        Self::new(404, "NotFound", format!("{} \"{name}\" not found", resource.qualified()))
+            .about(resource, name)
     }
 
     pub(super) fn exists(resource: &Resource, name: &str) -> Self {
@@ -56,8 +57,7 @@ impl Status {
     }
 
     pub(super) fn conflict(resource: &Resource, name: &str, why: &str) -> Self {
-        let message =
-            format!("Operation cannot be fulfilled on {} \"{name}\": {why}", resource.qualified());
+        let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", resource.qualified());
         Self::new(409, "Conflict", message).about(resource, name)
     }
 
@@ -71,8 +71,10 @@ impl Status {
 
     /// Field by field what is wrong with an object.
     pub(super) fn invalid(resource: &Resource, name: &str, causes: &[Cause]) -> Self {
-        let texts: Vec<String> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.text)).collect();
-        let texts = if let [only] = texts.as_slice() { only.clone() } else { format!("[{}]", texts.join(", ")) };
+        let texts: Vec<String> =
+            causes.iter().map(|cause| format!("{}: {}", cause.field, cause.text)).collect();
+        let texts =
+            if let [only] = texts.as_slice() { only.clone() } else { format!("[{}]", texts.join(", ")) };
         let mut status =
             Self::new(422, "Invalid", format!("{} \"{name}\" is invalid: {texts}", resource.kind));
         status = status.about(resource, name);
@@ -119,7 +121,11 @@ impl Cause {
     }
 
     pub(super) fn invalid(field: impl Into<String>, value: &Value, text: &str) -> Self {
-        Self { field: field.into(), reason: "FieldValueInvalid", text: format!("Invalid value: {value}: {text}") }
+        Self {
+            field: field.into(),
+            reason: "FieldValueInvalid",
+            text: format!("Invalid value: {value}: {text}"),
+        }
     }
 
     pub(super) fn duplicate(field: impl Into<String>, value: &Value) -> Self {

@@ -126,7 +126,13 @@ impl Store {
         let mut state = self.lock();
         let from: Key = (namespace.into(), prefix.into());
         let same = |(key, _): &(&Key, &Arc<Value>)| key.0 == namespace && key.1.starts_with(prefix);
-        state.shelf(kind).objects.range(from..).take_while(same).map(|(_, object)| Arc::clone(object)).collect()
+        state
+            .shelf(kind)
+            .objects
+            .range(from..)
+            .take_while(same)
+            .map(|(_, object)| Arc::clone(object))
+            .collect()
     }
 
     /// Up to `limit` matching objects after `after`, and whether more follow.
@@ -141,7 +147,8 @@ impl Store {
         let mut state = self.lock();
         let revision = state.revision;
         let from = after.map_or(Unbounded, Excluded);
-        let mut found = state.shelf(kind).objects.range::<Key, _>((from, Unbounded)).map(|(_, object)| object);
+        let mut found =
+            state.shelf(kind).objects.range::<Key, _>((from, Unbounded)).map(|(_, object)| object);
         let mut page = Vec::new();
         while page.len() < limit {
             match found.next() {

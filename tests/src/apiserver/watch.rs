@@ -71,7 +71,9 @@ fn streaming_list(server: &Inner, asked: &Asked, text: &str) -> Result<bool, Sta
         Err(Status::new(422, "Invalid", message))
     };
     if !server.streaming_lists {
-        return forbidden("sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled");
+        return forbidden(
+            "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled",
+        );
     }
     if asked.text("resourceVersionMatch") != Some("NotOlderThan") {
         return forbidden("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
@@ -153,8 +155,10 @@ impl Watch {
     /// Everything that exists, as if it had just been added.
     fn initial(&mut self, mark_end: bool) {
         let (revision, objects) = self.server.store.snapshot(self.resource.stored);
-        for object in objects.iter().filter(|object| self.filter.matches(object)) {
-            self.event("ADDED", object);
+        for object in objects {
+            if self.filter.matches(&object) {
+                self.event("ADDED", &object);
+            }
         }
         (self.cursor, self.marked) = (revision, revision);
         if mark_end {
@@ -231,7 +235,8 @@ impl Watch {
         metadata["creationTimestamp"] = Value::Null;
         let mut object = json!({"metadata": metadata});
         if self.resource.status {
-            object["spec"] = if self.resource.plural == "pods" { json!({"containers": null}) } else { json!({}) };
+            object["spec"] =
+                if self.resource.plural == "pods" { json!({"containers": null}) } else { json!({}) };
             object["status"] = json!({});
         }
         object["kind"] = self.resource.kind.into();

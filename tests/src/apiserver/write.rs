@@ -39,7 +39,12 @@ impl Written {
     }
 }
 
-pub(super) fn create(server: &Inner, target: &Target, asked: &Asked, body: &[u8]) -> Result<Response, Status> {
+pub(super) fn create(
+    server: &Inner,
+    target: &Target,
+    asked: &Asked,
+    body: &[u8],
+) -> Result<Response, Status> {
     create_object(server, target, asked, decode(body)?).map(|written| written.respond(target))
 }
 
@@ -94,7 +99,12 @@ fn place(server: &Inner, target: &Target, object: &mut Value) -> Result<(), Stat
     Ok(())
 }
 
-pub(super) fn update(server: &Inner, target: &Target, asked: &Asked, body: &[u8]) -> Result<Response, Status> {
+pub(super) fn update(
+    server: &Inner,
+    target: &Target,
+    asked: &Asked,
+    body: &[u8],
+) -> Result<Response, Status> {
     let sent = decode(body)?;
     if sent["metadata"]["name"] != target.name {
         return Err(Status::bad_request("the name of the object does not match the name on the URL"));
@@ -118,7 +128,9 @@ pub(super) fn patch(server: &Inner, target: &Target, asked: &Asked, body: &[u8])
     let change = if applied { decode_yaml(body)? } else { decode(body)? };
     if applied {
         if asked.text("fieldManager").is_none() {
-            return Err(Status::bad_request("PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value"));
+            return Err(Status::bad_request(
+                "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value",
+            ));
         }
         if server.store.get(resource.stored, &target.namespace, &target.name).is_none()
             && target.subresource.is_empty()
@@ -137,7 +149,9 @@ pub(super) fn patch(server: &Inner, target: &Target, asked: &Asked, body: &[u8])
             "application/merge-patch+json" => patch::merge(&mut new, &change),
             "application/strategic-merge-patch+json" => patch::strategic(resource.stored, &mut new, &change),
             "application/apply-patch+yaml" => patch::apply(resource.stored, &mut new, &change),
-            other => return Err(Status::new(415, "UnsupportedMediaType", format!("no patch of type {other:?}"))),
+            other => {
+                return Err(Status::new(415, "UnsupportedMediaType", format!("no patch of type {other:?}")));
+            }
         }
         if target.subresource != "scale" {
             warnings = server.shape(resource, &new, asked)?;
@@ -153,7 +167,8 @@ fn accept(server: &Inner, target: &Target, old: &Value, mut new: Value) -> Resul
     for field in ["resourceVersion", "uid"] {
         let (wanted, found) = (&new["metadata"][field], &old["metadata"][field]);
         if wanted.as_str().is_some_and(|text| !text.is_empty()) && wanted != found {
-            let why = "the object has been modified; please apply your changes to the latest version and try again";
+            let why =
+                "the object has been modified; please apply your changes to the latest version and try again";
             return Err(Status::conflict(resource, &target.name, why));
         }
     }
@@ -191,7 +206,12 @@ fn unchanged_address(resource: &Resource, old: &Value, new: &Value) -> Result<()
     Err(Status::invalid(resource, new["metadata"]["name"].as_str().unwrap_or_default(), &[cause]))
 }
 
-pub(super) fn delete(server: &Inner, target: &Target, asked: &Asked, body: &[u8]) -> Result<Response, Status> {
+pub(super) fn delete(
+    server: &Inner,
+    target: &Target,
+    asked: &Asked,
+    body: &[u8],
+) -> Result<Response, Status> {
     let removal = removal_of(asked, body)?;
     let kind = target.resource.stored;
     let value = match removal::remove(&server.store, kind, &target.key(), &removal)? {
@@ -260,7 +280,8 @@ pub(super) fn decode(body: &[u8]) -> Result<Value, Status> {
 
 fn decode_yaml(body: &[u8]) -> Result<Value, Status> {
     let text = String::from_utf8_lossy(body);
-    serde_saphyr::from_str(&text).map_err(|error| Status::bad_request(format!("the body is no YAML: {error}")))
+    serde_saphyr::from_str(&text)
+        .map_err(|error| Status::bad_request(format!("the body is no YAML: {error}")))
 }
 
 fn remove_field(object: &mut Value, field: &str) {

@@ -115,7 +115,8 @@ impl Dirty {
         for service in store.list(Kind::Service) {
             let selector = Labels::from_map(&service["spec"]["selector"]);
             let namespace = &service["metadata"]["namespace"];
-            let chosen = |pod: &Arc<Value>| pod["metadata"]["namespace"] == *namespace && selector.matches(pod);
+            let chosen =
+                |pod: &Arc<Value>| pod["metadata"]["namespace"] == *namespace && selector.matches(pod);
             if !selector.is_empty() && self.moved.iter().any(chosen) {
                 self.services.insert(key(Kind::Service, &service));
             }

@@ -11,7 +11,10 @@ pub(super) fn empty_terminating(store: &Store) {
         }
         let name = &namespace["metadata"]["name"];
         let mut left = 0;
-        for kind in Kind::ALL.into_iter().filter(|kind| RESOURCES.iter().any(|row| row.stored == *kind && row.namespaced)) {
+        for kind in Kind::ALL
+            .into_iter()
+            .filter(|kind| RESOURCES.iter().any(|row| row.stored == *kind && row.namespaced))
+        {
             for object in store.list(kind).iter().filter(|object| object["metadata"]["namespace"] == *name) {
                 remove(store, kind, &key(kind, object), &Removal::default()).ok();
                 left += usize::from(store.get(kind, &key(kind, object).0, &key(kind, object).1).is_some());
