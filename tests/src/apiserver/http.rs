@@ -19,6 +19,7 @@ use super::{discovery, read, watch, write};
 
 const LARGEST_BODY: usize = 8 << 20;
 const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 const HALF_A_LINE: &str = "{\"type\":\"ADDED\",\"object\":{\"kind\":\"";
 
 pub(super) async fn handle(
@@ -44,8 +45,12 @@ pub(super) async fn handle(
     let Ok(body) = axum::body::to_bytes(body, LARGEST_BODY).await else {
         return Status::bad_request("the body cannot be read").into_response();
     };
+    if asked.content_type == PROTOBUF {
+        let text = "the body of the request was in an unknown format - accepted media types include: application/json";
+        return Status::new(415, "UnsupportedMediaType", text).into_response();
+    }
     let (Some(target), Some(verb)) = (target, verb) else {
-        return elsewhere(&server, identity, &parts.method, parts.uri.path(), &asked, &body);
+        return elsewhere(&server, identity, &parts.method, parts.uri.path(), &body);
     };
     let answer = server
         .authorise(identity, &target, verb)
@@ -73,23 +78,16 @@ fn dispatch(
 }
 
 /// Paths that name no object.
-fn elsewhere(
-    server: &Inner,
-    identity: Identity,
-    method: &Method,
-    path: &str,
-    asked: &Asked,
-    body: &[u8],
-) -> Response {
+fn elsewhere(server: &Inner, identity: Identity, method: &Method, path: &str, body: &[u8]) -> Response {
     if *method == Method::POST && path == REVIEWS {
-        return review(server, identity, asked, body).unwrap_or_else(IntoResponse::into_response);
+        return review(server, identity, body).unwrap_or_else(IntoResponse::into_response);
     }
     let found = if *method == Method::GET { discovery::answer(path) } else { None };
     found.unwrap_or_else(|| Status::no_such_path().into_response())
 }
 
 /// `kubectl auth can-i`, from clients that ask in JSON.
-fn review(server: &Inner, identity: Identity, asked: &Asked, body: &[u8]) -> Result<Response, Status> {
+fn review(server: &Inner, identity: Identity, body: &[u8]) -> Result<Response, Status> {
     if asked.content_type != "application/json" {
         return Err(Status::new(
             415,

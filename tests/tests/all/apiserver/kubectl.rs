@@ -146,9 +146,10 @@ fn get_prints_tables_wide_tables_and_yaml() {
 fn get_watches_and_prints_what_happens() {
     each(|kubectl, server| {
         kubectl.with("apply -f -", &web_service("  - {port: 80}\n"));
-        let mut child = kubectl.command("get svc web -w").spawn().unwrap();
+        let mut child = kubectl.command("get svc -w").spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
         assert!(lines.next().unwrap().starts_with("NAME"));
+        assert!(lines.next().unwrap().starts_with("kubernetes"));
         assert!(lines.next().unwrap().contains("80/TCP"));
         let mut web = Value::clone(&server.store().get(Kind::Service, "default", "web").unwrap());
         web["spec"]["ports"][0]["port"] = 81.into();
@@ -240,7 +241,7 @@ fn patch_cordon_replace_create_and_diff_work() {
         server.store().put(Kind::Node, ready_node("n1")).unwrap();
         kubectl.run("cordon n1");
         assert_eq!(server.store().get(Kind::Node, "", "n1").unwrap()["spec"]["unschedulable"], true);
-        kubectl.run("create ns other");
+        kubectl.with("create -f -", "{apiVersion: v1, kind: Namespace, metadata: {name: other}}");
         kubectl.with("create -n other -f -", &web_service("  - {port: 80}\n"));
         let patches = [
             ("strategic", r#"{"spec":{"ports":[{"port":80,"targetPort":1}]}}"#, 1),
