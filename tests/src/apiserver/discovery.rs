@@ -1,10 +1,10 @@
-//! `/api`, `/apis` and below, `/version`, and the OpenAPI answers that satisfy kubectl without a schema.
+//! `/api`, `/apis` and below, `/version`, and the `OpenAPI` answers that satisfy kubectl without a schema.
 //!
 //! Only the old form of discovery is served. An empty protobuf answer at `/openapi/v2` and none at
 //! `/openapi/v3` is the least that lets every kubectl create and apply: the checking is left to the server.
 
 use axum::http::header;
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse as _, Response};
 use serde_json::{Value, json};
 
 use super::kinds::{RESOURCES, Resource};

@@ -33,7 +33,7 @@ impl Kind {
     ];
 
     /// The row that shows this kind in its stored form.
-    pub fn resource(self) -> &'static Resource {
+    pub(super) fn resource(self) -> &'static Resource {
         RESOURCES.iter().find(|row| row.stored == self).expect("every kind has a row")
     }
 }

@@ -4,10 +4,15 @@
 //! `kinds`, and runs the few controllers that make Services work ([`controllers`]). The server has its own
 //! runtime: it lives until it is dropped, whatever runtime the test has or has not.
 //!
-//! Absent: OpenAPI schemas (`kubectl explain`), aggregated discovery, HTTP/2, protobuf (which newer kubectls send for
+//! Absent: `OpenAPI` schemas (`kubectl explain`), aggregated discovery, HTTP/2, protobuf (which newer kubectls send for
 //! `create namespace`, `create deployment` and the like, and for `auth can-i`; manifests always work), field ownership
-//! (managedFields), finalizers, ReplicaSets and Endpoints, logs and exec, IPv6. A list that is continued shows
+//! (`managedFields`), finalizers, `ReplicaSets` and Endpoints, logs and exec, IPv6. A list that is continued shows
 //! the present state from where it stopped, not the state its first page saw.
+
+#![expect(
+    clippy::indexing_slicing,
+    reason = "JSON: a field that is missing reads as null; roots are objects"
+)]
 
 mod addresses;
 mod columns;
@@ -71,13 +76,13 @@ pub struct Options {
     pub service_range: Ipv4Net,
     /// Cut into one /24 a node.
     pub pod_range: Ipv4Net,
-    /// YAML whose ClusterRoles say what the agent's token may do. Without it the agent may do nothing.
+    /// YAML whose `ClusterRoles` say what the agent's token may do. Without it the agent may do nothing.
     pub role: Option<String>,
     /// Refuse objects that a real server refuses. Off lets malformed objects through to the agent.
     pub validate: bool,
     /// Answer streaming lists; otherwise refuse them with 422, as older servers do.
     pub streaming_lists: bool,
-    /// Give out pod CIDRs, make pods of Deployments and EndpointSlices of pods.
+    /// Give out pod CIDRs, make pods of Deployments and `EndpointSlices` of pods.
     pub controllers: bool,
     /// Changes remembered per kind. A watch from before them is told 410.
     pub history: usize,
@@ -297,7 +302,7 @@ impl ApiServer {
         &self.inner.faults
     }
 
-    /// Every request that the ClusterRole did not allow, as the sentence it was refused with.
+    /// Every request that the `ClusterRole` did not allow, as the sentence it was refused with.
     pub fn refusals(&self) -> Vec<String> {
         self.inner.refusals.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

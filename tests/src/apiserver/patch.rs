@@ -172,9 +172,9 @@ impl Strategy {
         }
         let Value::Array(items) = target else { return };
         for change in patch {
-            let found = items.iter().position(|item| self.same(item, change, keys));
+            let found = items.iter().position(|item| same(item, change, keys));
             if change[DIRECTIVE] == "delete" {
-                items.retain(|item| !self.same(item, change, keys));
+                items.retain(|item| !same(item, change, keys));
             } else if let Some(item) = found.and_then(|at| items.get_mut(at)) {
                 self.value(item, change, "");
             } else {
@@ -185,29 +185,18 @@ impl Strategy {
         }
     }
 
-    fn same(self, left: &Value, right: &Value, keys: &[&str]) -> bool {
-        if keys.is_empty() {
-            return left == right;
-        }
-        let part = |value: &Value, key: &str| match &value[key] {
-            Value::Null if key == "protocol" => "TCP".into(),
-            other => other.clone(),
-        };
-        keys.iter().all(|key| part(left, key) == part(right, key))
-    }
-
     /// Entries in the order asked for; those not named keep their places after the named ones before them.
     fn reorder(self, fields: &mut Map<String, Value>, list: &str, order: &Value) {
         let (Some(Value::Array(items)), Some(order)) = (fields.get_mut(list), order.as_array()) else {
             return;
         };
         let keys = self.keys(list);
-        let rank = |item: &Value| order.iter().position(|wanted| self.same(item, wanted, keys));
-        let mut last = 0;
+        let rank = |item: &Value| order.iter().position(|wanted| same(item, wanted, keys));
+        let mut place = 0;
         let mut ranked: Vec<(usize, Value)> = Vec::with_capacity(items.len());
         for item in std::mem::take(items) {
-            last = rank(&item).unwrap_or(last);
-            ranked.push((last, item));
+            place = rank(&item).unwrap_or(place);
+            ranked.push((place, item));
         }
         ranked.sort_by_key(|(rank, _)| *rank);
         items.extend(ranked.into_iter().map(|(_, item)| item));
@@ -238,6 +227,17 @@ impl Strategy {
             _ => &[],
         }
     }
+}
+
+fn same(left: &Value, right: &Value, keys: &[&str]) -> bool {
+    if keys.is_empty() {
+        return left == right;
+    }
+    let part = |value: &Value, key: &str| match &value[key] {
+        Value::Null if key == "protocol" => "TCP".into(),
+        other => other.clone(),
+    };
+    keys.iter().all(|key| part(left, key) == part(right, key))
 }
 
 /// Lists of plain values that grow by a patch instead of being replaced.

@@ -1,6 +1,6 @@
-//! What the agent's token may do: the ClusterRole that is shipped in `deploy/`, enforced.
+//! What the agent's token may do: the `ClusterRole` that is shipped in `deploy/`, enforced.
 //!
-//! Only ClusterRoles are read, and every one in the given text counts: bindings are assumed, so the text must
+//! Only `ClusterRoles` are read, and every one in the given text counts: bindings are assumed, so the text must
 //! hold nothing but the agent's own roles.
 
 use anyhow::{Context as _, Result, bail};
@@ -14,7 +14,7 @@ use super::status::Status;
 pub enum Identity {
     /// May do everything.
     Admin,
-    /// May do what the ClusterRole says.
+    /// May do what the `ClusterRole` says.
     Agent,
 }
 
@@ -59,7 +59,7 @@ pub(super) struct Ask<'a> {
 }
 
 impl Role {
-    /// Reads every ClusterRole out of a text of several YAML documents.
+    /// Reads every `ClusterRole` out of a text of several YAML documents.
     pub(super) fn parse(yaml: &str) -> Result<Self> {
         let mut rules = Vec::new();
         for text in documents(yaml) {

@@ -1,4 +1,4 @@
-//! Label and field selectors, as query strings and as objects spell them.
+//! Label and field selectors, as query strings and Services spell them.
 
 use serde_json::Value;
 
@@ -25,23 +25,6 @@ impl Labels {
             .map(|part| requirement(part).ok_or_else(|| wrong(part)))
             .collect::<Result<_, _>>()
             .map(Self)
-    }
-
-    /// The object form, with `matchLabels` and `matchExpressions`.
-    pub(super) fn from_object(selector: &Value) -> Self {
-        let mut all = Self::from_map(&selector["matchLabels"]);
-        for expression in selector["matchExpressions"].as_array().into_iter().flatten() {
-            let values = || strings(&expression["values"]);
-            let test = match expression["operator"].as_str() {
-                Some("In") => Test::In(values()),
-                Some("NotIn") => Test::NotIn(values()),
-                Some("Exists") => Test::Exists,
-                Some("DoesNotExist") => Test::Absent,
-                _ => continue,
-            };
-            all.0.push((expression["key"].as_str().unwrap_or_default().into(), test));
-        }
-        all
     }
 
     /// A plain map of labels, as a Service's selector is.
@@ -110,10 +93,6 @@ fn requirement(part: &str) -> Option<(String, Test)> {
     let name = name.trim();
     let good = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
     (!name.is_empty() && name.chars().all(good)).then(|| (name.to_owned(), test))
-}
-
-fn strings(list: &Value) -> Vec<String> {
-    list.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 /// `field=value` and `field!=value`, for the fields the real server indexes.
@@ -219,17 +198,6 @@ mod tests {
         for text in ["=web", "app in web", "a b", "app in (a"] {
             assert_eq!(Labels::parse(text).unwrap_err().code, 400, "{text}");
         }
-    }
-
-    #[test]
-    fn object_selectors_need_labels_and_expressions() {
-        let selector = Labels::from_object(&json!({
-            "matchLabels": {"app": "web"},
-            "matchExpressions": [{"key": "zone", "operator": "NotIn", "values": ["a"]}],
-        }));
-        assert!(selector.matches(&json!({"metadata": {"labels": {"app": "web"}}})));
-        assert!(!selector.matches(&json!({"metadata": {"labels": {"app": "web", "zone": "a"}}})));
-        assert!(!selector.matches(&json!({"metadata": {}})));
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub(super) struct TooOld {
 }
 
 #[derive(Debug, Default)]
-struct Shelf {
+struct Drawer {
     objects: BTreeMap<Key, Arc<Value>>,
     history: VecDeque<Change>,
     /// Revision of the newest change that was dropped from the history.
@@ -53,7 +53,7 @@ struct Shelf {
 #[derive(Debug)]
 struct State {
     revision: u64,
-    shelves: BTreeMap<Kind, Shelf>,
+    drawers: BTreeMap<Kind, Drawer>,
     addresses: Addresses,
 }
 
@@ -67,9 +67,9 @@ pub struct Store {
 
 impl Store {
     pub(super) fn new(addresses: Addresses, history: usize) -> Self {
-        let shelves = Kind::ALL.into_iter().map(|kind| (kind, Shelf::default())).collect();
+        let drawers = Kind::ALL.into_iter().map(|kind| (kind, Drawer::default())).collect();
         // Revision 0 and 1 mean "any" to clients, so the first write must not have them.
-        let state = Mutex::new(State { revision: 1, shelves, addresses });
+        let state = Mutex::new(State { revision: 1, drawers, addresses });
         Self { state, history, changed: watch::channel(1).0 }
     }
 
@@ -81,17 +81,17 @@ impl Store {
             return Err(anyhow!("a {kind} without metadata.name"));
         }
         let mut state = self.lock();
-        let old = state.shelf(kind).objects.get(&key).cloned();
+        let old = state.drawer(kind).objects.get(&key).cloned();
         let stored = self.write(&mut state, kind, key, old.as_ref(), object, false);
         stored.map_err(|status| anyhow!(status.message))
     }
 
     pub fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<Arc<Value>> {
-        self.lock().shelf(kind).objects.get(&(namespace.into(), name.into())).cloned()
+        self.lock().drawer(kind).objects.get(&(namespace.into(), name.into())).cloned()
     }
 
     pub fn list(&self, kind: Kind) -> Vec<Arc<Value>> {
-        self.lock().shelf(kind).objects.values().cloned().collect()
+        self.lock().drawer(kind).objects.values().cloned().collect()
     }
 
     /// Removes an object at once, without waiting for anybody.
@@ -109,15 +109,15 @@ impl Store {
     pub fn compact(&self) {
         let mut state = self.lock();
         let now = state.revision;
-        for shelf in state.shelves.values_mut() {
-            shelf.history.clear();
-            shelf.forgotten = now;
+        for drawer in state.drawers.values_mut() {
+            drawer.history.clear();
+            drawer.forgotten = now;
         }
     }
 
     pub(super) fn snapshot(&self, kind: Kind) -> (u64, Vec<Arc<Value>>) {
         let mut state = self.lock();
-        let objects = state.shelf(kind).objects.values().cloned().collect();
+        let objects = state.drawer(kind).objects.values().cloned().collect();
         (state.revision, objects)
     }
 
@@ -127,7 +127,7 @@ impl Store {
         let from: Key = (namespace.into(), prefix.into());
         let same = |(key, _): &(&Key, &Arc<Value>)| key.0 == namespace && key.1.starts_with(prefix);
         state
-            .shelf(kind)
+            .drawer(kind)
             .objects
             .range(from..)
             .take_while(same)
@@ -148,7 +148,7 @@ impl Store {
         let revision = state.revision;
         let from = after.map_or(Unbounded, Excluded);
         let mut found =
-            state.shelf(kind).objects.range::<Key, _>((from, Unbounded)).map(|(_, object)| object);
+            state.drawer(kind).objects.range::<Key, _>((from, Unbounded)).map(|(_, object)| object);
         let mut page = Vec::new();
         while page.len() < limit {
             match found.next() {
@@ -165,17 +165,17 @@ impl Store {
     pub(super) fn since(&self, kind: Kind, revision: u64) -> Result<(u64, Vec<Change>), TooOld> {
         let mut state = self.lock();
         let now = state.revision;
-        let shelf = state.shelf(kind);
-        if revision < shelf.forgotten {
-            return Err(TooOld { asked: revision, oldest: shelf.forgotten });
+        let drawer = state.drawer(kind);
+        if revision < drawer.forgotten {
+            return Err(TooOld { asked: revision, oldest: drawer.forgotten });
         }
-        let start = shelf.history.partition_point(|change| change.revision <= revision);
-        Ok((now.max(revision), shelf.history.range(start..).cloned().collect()))
+        let start = drawer.history.partition_point(|change| change.revision <= revision);
+        Ok((now.max(revision), drawer.history.range(start..).cloned().collect()))
     }
 
     /// True when the history of a kind no longer reaches back to `revision`.
     pub(super) fn too_old(&self, kind: Kind, revision: u64) -> Option<TooOld> {
-        let oldest = self.lock().shelf(kind).forgotten;
+        let oldest = self.lock().drawer(kind).forgotten;
         (revision < oldest).then_some(TooOld { asked: revision, oldest })
     }
 
@@ -186,7 +186,7 @@ impl Store {
     pub(super) fn create(&self, kind: Kind, object: Value, dry: bool) -> Result<Arc<Value>, Status> {
         let key = key(kind, &object);
         let mut state = self.lock();
-        if state.shelf(kind).objects.contains_key(&key) {
+        if state.drawer(kind).objects.contains_key(&key) {
             return Err(Status::exists(kind.resource(), &key.1));
         }
         self.write(&mut state, kind, key, None, object, dry)
@@ -201,7 +201,7 @@ impl Store {
         edit: impl FnOnce(&Value) -> Result<Value, Status>,
     ) -> Result<Arc<Value>, Status> {
         let mut state = self.lock();
-        let Some(old) = state.shelf(kind).objects.get(key).cloned() else {
+        let Some(old) = state.drawer(kind).objects.get(key).cloned() else {
             return Err(Status::not_found(kind.resource(), &key.1));
         };
         let new = edit(&old)?;
@@ -217,7 +217,7 @@ impl Store {
         check: impl FnOnce(&Value) -> Result<(), Status>,
     ) -> Result<Arc<Value>, Status> {
         let mut state = self.lock();
-        let Some(old) = state.shelf(kind).objects.get(key).cloned() else {
+        let Some(old) = state.drawer(kind).objects.get(key).cloned() else {
             return Err(Status::not_found(kind.resource(), &key.1));
         };
         check(&old)?;
@@ -259,13 +259,13 @@ impl Store {
         object["metadata"]["resourceVersion"] = state.revision.to_string().into();
         let object = Arc::new(object);
         let happened = if old.is_some() { Happened::Modified } else { Happened::Added };
-        state.shelf(kind).objects.insert(key, Arc::clone(&object));
+        state.drawer(kind).objects.insert(key, Arc::clone(&object));
         self.remember(state, kind, happened, Arc::clone(&object), old.cloned());
         Ok(object)
     }
 
     fn erase(&self, state: &mut State, kind: Kind, key: &Key) -> Option<Arc<Value>> {
-        let old = state.shelf(kind).objects.remove(key)?;
+        let old = state.drawer(kind).objects.remove(key)?;
         if kind == Kind::Service {
             state.addresses.release(&old);
         }
@@ -286,11 +286,11 @@ impl Store {
         before: Option<Arc<Value>>,
     ) {
         let revision = state.revision;
-        let shelf = state.shelf(kind);
-        shelf.history.push_back(Change { revision, happened, object, before });
-        while shelf.history.len() > self.history {
-            if let Some(dropped) = shelf.history.pop_front() {
-                shelf.forgotten = dropped.revision;
+        let drawer = state.drawer(kind);
+        drawer.history.push_back(Change { revision, happened, object, before });
+        while drawer.history.len() > self.history {
+            if let Some(dropped) = drawer.history.pop_front() {
+                drawer.forgotten = dropped.revision;
             }
         }
         self.changed.send_replace(revision);
@@ -298,8 +298,8 @@ impl Store {
 }
 
 impl State {
-    fn shelf(&mut self, kind: Kind) -> &mut Shelf {
-        self.shelves.entry(kind).or_default()
+    fn drawer(&mut self, kind: Kind) -> &mut Drawer {
+        self.drawers.entry(kind).or_default()
     }
 }
 

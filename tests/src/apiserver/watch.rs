@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::header;
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse as _, Response};
 use serde_json::{Value, json};
 use tokio::sync::watch::Receiver;
 use tokio::time::{Instant, sleep_until};
@@ -57,10 +57,9 @@ pub(super) fn watch(server: &Arc<Inner>, target: &Target, asked: &Asked) -> Resu
     watch.hangups.mark_unchanged();
     match streaming {
         Some(false) if version == 0 => watch.cursor = server.store.revision(),
-        Some(false) => {}
         Some(true) => watch.initial(true),
         None if version == 0 => watch.initial(bookmarks && server.streaming_lists),
-        None => {}
+        Some(false) | None => {}
     }
     Ok(lines(futures::stream::unfold(watch, Watch::next)))
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::http::{HeaderName, HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse as _, Response};
 use serde_json::{Value, json};
 
 use super::kinds::{Kind, Resource};
@@ -164,6 +164,9 @@ pub(super) fn patch(server: &Inner, target: &Target, asked: &Asked, body: &[u8])
 /// What of `new` counts: the status only through its subresource, and everything else only beside it.
 fn accept(server: &Inner, target: &Target, old: &Value, mut new: Value) -> Result<Value, Status> {
     let resource = target.resource;
+    if !new.is_object() || !new["metadata"].is_object() {
+        return Err(Status::bad_request("what comes out is no object with metadata"));
+    }
     for field in ["resourceVersion", "uid"] {
         let (wanted, found) = (&new["metadata"][field], &old["metadata"][field]);
         if wanted.as_str().is_some_and(|text| !text.is_empty()) && wanted != found {
@@ -262,6 +265,9 @@ fn removal_of(asked: &Asked, body: &[u8]) -> Result<Removal, Status> {
 }
 
 fn check_type(resource: &Resource, sent: &Value) -> Result<(), Status> {
+    if !sent.is_object() {
+        return Err(Status::bad_request("the body is no object"));
+    }
     let wrong = |field: &str, expected: &str| {
         sent[field].as_str().is_some_and(|text| !text.is_empty() && text != expected)
     };

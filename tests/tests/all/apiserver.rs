@@ -15,7 +15,7 @@ use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use router_tests::apiserver::{ApiServer, Identity, Kind, Options};
 use serde_json::{Value, json};
 
-/// The manifest whose ClusterRole the agent's token is held to.
+/// The manifest whose `ClusterRole` the agent's token is held to.
 const MANIFEST: &str = include_str!("../../../deploy/kube-router.yaml");
 
 fn options() -> Options {

@@ -1,4 +1,4 @@
-//! EndpointSlices of Services with a selector.
+//! `EndpointSlices` of Services with a selector.
 //!
 //! Pods that resolve a Service's ports to different numbers are kept in different slices, at most 100 in one.
 //! A slice that this controller did not make is left alone.

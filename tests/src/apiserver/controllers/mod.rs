@@ -1,10 +1,10 @@
 //! What a control plane does behind the API server, as far as Services need it.
 //!
 //! One task follows the store and works off what a change touched: pod CIDRs for nodes, pods of Deployments,
-//! nodes for pods, EndpointSlices for Services, the emptying of namespaces. Each of them looks at the present
+//! nodes for pods, `EndpointSlices` for Services, the emptying of namespaces. Each of them looks at the present
 //! state and makes it right, so running one too often does no harm.
 //!
-//! A Deployment owns its pods directly: there is no ReplicaSet between them.
+//! A Deployment owns its pods directly: there is no `ReplicaSet` between them.
 
 mod deployments;
 mod endpoints;
@@ -56,15 +56,16 @@ impl Dirty {
     fn collect(store: &Store, seen: &mut BTreeMap<Kind, u64>) -> Self {
         let mut dirty = Self::default();
         for kind in FOLLOWED {
-            match store.since(kind, seen.get(&kind).copied().unwrap_or(0)) {
-                Ok((revision, changes)) => {
-                    seen.insert(kind, revision);
-                    changes.iter().for_each(|change| dirty.add(kind, change));
+            if let Ok((revision, changes)) = store.since(kind, seen.get(&kind).copied().unwrap_or(0)) {
+                seen.insert(kind, revision);
+                for change in &changes {
+                    dirty.add(kind, change);
                 }
-                Err(_) => {
-                    let (revision, objects) = store.snapshot(kind);
-                    seen.insert(kind, revision);
-                    objects.iter().for_each(|object| dirty.touch(kind, object));
+            } else {
+                let (revision, objects) = store.snapshot(kind);
+                seen.insert(kind, revision);
+                for object in &objects {
+                    dirty.touch(kind, object);
                 }
             }
         }

@@ -239,7 +239,7 @@ fn an_event_can_be_read_through_both_groups() {
     let (code, answer) = ask(&server, "POST", path, &[JSON], Some(&event));
     assert_eq!(code, 201, "{answer}");
     assert_eq!(value(&answer)["note"], "hello");
-    let core = "/api/v1/namespaces/default/events?fieldSelector=involvedObject.name%3Dweb";
-    let list = value(&ask(&server, "GET", core, &[], None).1);
+    let path = "/api/v1/namespaces/default/events?fieldSelector=involvedObject.name%3Dweb";
+    let list = value(&ask(&server, "GET", path, &[], None).1);
     assert_eq!(list["items"][0]["message"], "hello");
 }
