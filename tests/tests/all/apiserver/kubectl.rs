@@ -241,7 +241,7 @@ fn patch_cordon_replace_create_and_diff_work() {
         server.store().put(Kind::Node, ready_node("n1")).unwrap();
         kubectl.run("cordon n1");
         assert_eq!(server.store().get(Kind::Node, "", "n1").unwrap()["spec"]["unschedulable"], true);
-        kubectl.with("create -f -", "{apiVersion: v1, kind: Namespace, metadata: {name: other}}");
+        kubectl.with("create -f -", "apiVersion: v1\nkind: Namespace\nmetadata: {name: other}\n");
         kubectl.with("create -n other -f -", &web_service("  - {port: 80}\n"));
         let patches = [
             ("strategic", r#"{"spec":{"ports":[{"port":80,"targetPort":1}]}}"#, 1),
@@ -258,7 +258,7 @@ fn patch_cordon_replace_create_and_diff_work() {
         assert_eq!(stored["spec"]["ports"][0]["port"], 8000);
         kubectl.with(
             "apply --server-side -n other -f -",
-            "{apiVersion: v1, kind: Service, metadata: {name: web, labels: {a: b}}}",
+            "apiVersion: v1\nkind: Service\nmetadata: {name: web, labels: {a: b}}\n",
         );
         kubectl.run("delete ns other");
         assert!(
