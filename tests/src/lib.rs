@@ -1,5 +1,6 @@
 //! What the tests and the lab are made of.
 
+pub mod apiserver;
 pub mod binaries;
 pub mod enter;
 pub mod node;
@@ -7,4 +8,5 @@ pub mod packets;
 pub mod probe;
 pub mod sandbox;
 pub mod serve;
+pub mod tools;
 pub mod topology;
