@@ -33,7 +33,7 @@ fn survive(fault: Fault, verb: &str) {
                 }
                 // The watch is asked for when the next event is: this one wakes it.
                 Ok(Event::InitDone) if !put => {
-                    drop(server.store().put(Kind::Service, service("early")).unwrap())
+                    drop(server.store().put(Kind::Service, service("early")).unwrap());
                 }
                 _ => {}
             }
