@@ -2,6 +2,7 @@
 
 pub mod binaries;
 pub mod enter;
+pub mod kubelet;
 pub mod packets;
 pub mod probe;
 pub mod sandbox;

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     binaries::lab_binary,
-    enter::{Enter, Place, within},
+    enter::{Enter, Inside, Place, within},
     serve::{Listen, READY, Transport},
 };
 
@@ -117,6 +117,11 @@ impl Sandbox {
 
     pub fn pod(&self) -> &str {
         &self.spec.pod
+    }
+
+    /// The pod as a place that does not keep it alive.
+    pub fn place(&self) -> Inside {
+        Inside { outer: self.node.clone(), netns: self.spec.id.clone() }
     }
 
     /// The CNI result of the whole chain.
