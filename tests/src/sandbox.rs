@@ -304,10 +304,10 @@ fn plugin_config(
 
 fn first_address(result: &Value) -> Result<Ipv4Addr> {
     let ips = result.get("ips").and_then(Value::as_array);
-    let addresses = ips.into_iter().flatten().filter_map(|ip| ip.get("address")?.as_str()?.split('/').next());
+    let mut addresses =
+        ips.into_iter().flatten().filter_map(|ip| ip.get("address")?.as_str()?.split('/').next());
     addresses
-        .filter_map(|address| address.parse().ok())
-        .next()
+        .find_map(|address| address.parse().ok())
         .with_context(|| format!("no IPv4 address in the CNI result {result}"))
 }
 

@@ -1,6 +1,7 @@
 //! The integration tests, in one binary.
 
 mod all {
+    mod kubelet;
     mod packets;
     mod pods;
 }
