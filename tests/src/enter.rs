@@ -26,6 +26,13 @@ pub struct Here;
 #[derive(Debug, Clone)]
 pub struct Named(pub String);
 
+/// A network namespace by the name that another place has for it, such as a pod's on its node.
+#[derive(Clone)]
+pub struct Inside {
+    pub outer: Place,
+    pub netns: String,
+}
+
 impl Enter for Here {
     fn command(&self, program: &str) -> Command {
         Command::new(program)
@@ -45,6 +52,16 @@ impl Enter for Named {
 
     fn name(&self) -> &str {
         &self.0
+    }
+}
+
+impl Enter for Inside {
+    fn command(&self, program: &str) -> Command {
+        within(&self.outer, &self.netns, program)
+    }
+
+    fn name(&self) -> &str {
+        &self.netns
     }
 }
 

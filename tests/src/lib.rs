@@ -3,6 +3,7 @@
 pub mod apiserver;
 pub mod binaries;
 pub mod enter;
+pub mod kubelet;
 pub mod node;
 pub mod packets;
 pub mod probe;

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     binaries::lab_binary,
-    enter::{Enter, Place, within},
+    enter::{Enter, Inside, Place, within},
     serve::{Listen, READY, Transport},
 };
 
@@ -117,6 +117,11 @@ impl Sandbox {
 
     pub fn pod(&self) -> &str {
         &self.spec.pod
+    }
+
+    /// The pod as a place that does not keep it alive.
+    pub fn place(&self) -> Inside {
+        Inside { outer: self.node.clone(), netns: self.spec.id.clone() }
     }
 
     /// The CNI result of the whole chain.
@@ -299,10 +304,10 @@ fn plugin_config(
 
 fn first_address(result: &Value) -> Result<Ipv4Addr> {
     let ips = result.get("ips").and_then(Value::as_array);
-    let addresses = ips.into_iter().flatten().filter_map(|ip| ip.get("address")?.as_str()?.split('/').next());
+    let mut addresses =
+        ips.into_iter().flatten().filter_map(|ip| ip.get("address")?.as_str()?.split('/').next());
     addresses
-        .filter_map(|address| address.parse().ok())
-        .next()
+        .find_map(|address| address.parse().ok())
         .with_context(|| format!("no IPv4 address in the CNI result {result}"))
 }
 

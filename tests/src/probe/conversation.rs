@@ -26,7 +26,7 @@ pub(super) struct Call {
     pub(super) from: Option<SocketAddrV4>,
     pub(super) to: SocketAddrV4,
     pub(super) timeout: Duration,
-    /// Close a TCP connection with a reset, which leaves no TIME_WAIT: its port can be used again at once.
+    /// Close a TCP connection with a reset, which leaves no `TIME_WAIT`: its port can be used again at once.
     pub(super) reset: bool,
 }
 

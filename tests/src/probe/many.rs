@@ -103,15 +103,12 @@ fn summarize(results: Vec<ProbeResult>) -> Summary {
         if let Some(backend) = result.backend() {
             *summary.backends.entry(backend.to_owned()).or_default() += 1;
         }
-        match result.error {
-            Some(error) => {
-                summary.failed += 1;
-                *summary.errors.entry(error).or_default() += 1;
-            }
-            None => {
-                summary.ok += 1;
-                times.push(result.micros);
-            }
+        if let Some(error) = result.error {
+            summary.failed += 1;
+            *summary.errors.entry(error).or_default() += 1;
+        } else {
+            summary.ok += 1;
+            times.push(result.micros);
         }
     }
     times.sort_unstable();
