@@ -24,6 +24,7 @@ pub(super) fn plan<A: Family>(
     let Some(address) = A::from_ip(frontend.address) else { return };
     let key = FrontendKey { address, port: frontend.port, protocol: frontend.protocol.number(), pad: 0 };
     let held = have.frontends.get(&key);
+    group.needs.push(Owner::Vip(frontend.address));
     let Some(endpoints) = want.backends(frontend) else {
         if let Some(row) = held {
             group.dels.push(Op::DeleteFrontend(key));
@@ -31,7 +32,6 @@ pub(super) fn plan<A: Family>(
         }
         return;
     };
-    group.needs.push(Owner::Vip(frontend.address));
     let service = held.map_or_else(|| ids.service(have), |row| row.service);
     let wanted = rows(want, &endpoints, service);
     let rotation = rotation(have, service, &wanted, ids);
