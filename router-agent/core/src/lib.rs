@@ -1,1 +1,3 @@
-
+//! The cluster, and every decision about it.
+pub mod model;
+pub mod plan;
