@@ -30,16 +30,48 @@ pub trait Address: Copy + Eq + Ord + Hash + Debug + FromBytes + Immutable + 'sta
     /// The source under which a backend on this node's own network sees a process of this node that dialled a
     /// VIP: link-local, routed to `kube-svc`, assigned nowhere.
     const OWN_NODE_CLIENT: Self;
+    /// As a number, the first octet weighing most.
+    fn number(self) -> impl Ord;
+    /// The ones' complement sum of its 16-bit words, not folded.
+    fn sum(self) -> u32;
 }
 
 impl Address for [u8; 4] {
     const UNSPECIFIED: Self = [0; 4];
     const OWN_NODE_CLIENT: Self = [169, 254, 255, 1];
+
+    #[inline(always)]
+    fn number(self) -> impl Ord {
+        u32::from_be_bytes(self)
+    }
+
+    #[inline(always)]
+    fn sum(self) -> u32 {
+        let number = u32::from_be_bytes(self);
+        (number >> 16) + (number & 0xffff)
+    }
 }
 
 impl Address for [u8; 16] {
     const UNSPECIFIED: Self = [0; 16];
     const OWN_NODE_CLIENT: Self = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 1];
+
+    #[inline(always)]
+    fn number(self) -> impl Ord {
+        u128::from_be_bytes(self)
+    }
+
+    #[inline(always)]
+    fn sum(self) -> u32 {
+        let number = u128::from_be_bytes(self);
+        let mut sum = 0;
+        let mut shift = 0;
+        while shift < 128 {
+            sum += (number >> shift) as u32 & 0xffff;
+            shift += 16;
+        }
+        sum
+    }
 }
 
 /// A key or value of a map.
@@ -405,7 +437,7 @@ impl<A: Address> FlowKey<A> {
     /// The key of a packet from `source` to `destination`.
     #[inline(always)]
     pub fn new(source: A, source_port: u16, destination: A, destination_port: u16, protocol: u8) -> Self {
-        if (source, source_port) <= (destination, destination_port) {
+        if (source.number(), source_port) <= (destination.number(), destination_port) {
             Self {
                 low: source,
                 high: destination,

@@ -1,1 +1,3 @@
+//! What the tests and the lab are made of.
 
+pub mod packets;

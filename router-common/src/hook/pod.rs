@@ -1,0 +1,299 @@
+//! The two hooks of a pod's veth, on its host end.
+//!
+//! From a pod: only ARP and IPv4 with its own addresses (IPv6 passes untouched), and the client's half of every
+//! translation. To a pod: only what is addressed to it, and the rest of the translations that came by the stack.
+
+use crate::abi::{Address, Flow, FlowKey, FrontendKey, Meta, Pod, device_flags, flow_flags, key_kind};
+use crate::hook::create::{Client, balance, displace, refresh_reply, refresh_request, take_up};
+use crate::hook::flow::{
+    Direction, Towards, begins_anew, direction, forget, forward, key, note, restore, untranslated,
+};
+use crate::hook::{Kind, Packet, drop_packet, icmp, is_edge, packet};
+use crate::kernel::{Found, Kernel};
+use crate::packet::{Header, arp, ethertype, ipv4};
+use crate::verdict::{DropReason, Verdict};
+
+/// What a pod sends.
+#[inline(always)]
+pub fn ingress<K: Kernel<[u8; 4]>>(kernel: &mut K) -> Verdict {
+    let Some(meta) = kernel.meta() else { return Verdict::Pass };
+    match ethertype(kernel) {
+        Some(ethertype::IPV4) => {}
+        Some(ethertype::ARP) => return announcement(kernel),
+        Some(ethertype::IPV6) => return Verdict::Pass,
+        _ => return Verdict::Drop(DropReason::UnknownProtocol),
+    }
+    let Some(header) = ipv4(kernel) else { return Verdict::Drop(DropReason::Malformed) };
+    let packet = packet(kernel, header);
+    match packet.kind {
+        Kind::Transport | Kind::Fragment => sent(kernel, meta, &packet),
+        Kind::Orphan => drop_packet(kernel, &packet, DropReason::OrphanFragment),
+        Kind::Malformed => drop_packet(kernel, &packet, DropReason::Malformed),
+        Kind::Other => match sender(kernel, &packet.header) {
+            Ok(_) => icmp::about_flow(kernel, meta, &packet),
+            Err(reason) => drop_packet(kernel, &packet, reason),
+        },
+    }
+}
+
+#[inline(always)]
+fn sent<K: Kernel<[u8; 4]>>(kernel: &mut K, meta: &'static Meta, packet: &Packet<[u8; 4]>) -> Verdict {
+    let key = key(packet);
+    let Some(found) = kernel.find(&key) else { return begin(kernel, meta, packet) };
+    let flow = kernel.read(found.entry);
+    match direction(&flow, packet) {
+        Direction::Request if is_edge(kernel, &flow) => continued(kernel, meta, found, &flow, packet),
+        Direction::Reply if answers_here(kernel, &flow) => answered(kernel, meta, found, &flow, packet),
+        Direction::Translated if untranslated(&flow) && is_edge(kernel, &flow) => {
+            if begins_anew(kernel, &flow, packet) {
+                return begin(kernel, meta, packet);
+            }
+            note(kernel, found, &flow, packet, true);
+            Verdict::Pass
+        }
+        Direction::Translated if is_edge(kernel, &flow) => displaced(kernel, meta, packet),
+        // Not where this flow's packets come from: whoever sends it must own its source.
+        way => match sender(kernel, &packet.header) {
+            Ok(_) if way == Direction::Reply => answered(kernel, meta, found, &flow, packet),
+            Ok(_) => Verdict::Pass,
+            Err(reason) => drop_packet(kernel, packet, reason),
+        },
+    }
+}
+
+/// A pod dials a backend directly with the tuple that a balanced flow of its own has on its server's side.
+#[inline(always)]
+fn displaced<K: Kernel<[u8; 4]>>(kernel: &mut K, meta: &'static Meta, packet: &Packet<[u8; 4]>) -> Verdict {
+    let mut key = key(packet);
+    key.kind = key_kind::DISPLACED;
+    let Some(found) = kernel.find(&key) else {
+        return match displace(kernel, meta, packet) {
+            Ok(()) => made(kernel, &key, packet),
+            Err(reason) => drop_packet(kernel, packet, reason),
+        };
+    };
+    let flow = kernel.read(found.entry);
+    let verdict = forward(kernel, &flow, packet, Towards::Server);
+    note(kernel, found, &flow, packet, true);
+    verdict
+}
+
+/// Sends the packet that made a flow.
+#[inline(always)]
+fn made<K: Kernel<[u8; 4]>>(kernel: &mut K, key: &FlowKey<[u8; 4]>, packet: &Packet<[u8; 4]>) -> Verdict {
+    let Some(found) = kernel.find(key) else { return Verdict::Drop(DropReason::Inconsistent) };
+    let flow = kernel.read(found.entry);
+    forward(kernel, &flow, packet, Towards::Server)
+}
+
+/// Whether a reply leaves by the veth that requests went into, so that its source needs no proof.
+#[inline(always)]
+fn answers_here<A: Address, K: Kernel<A>>(kernel: &K, flow: &Flow<A>) -> bool {
+    flow.server_ifindex == kernel.ifindex()
+}
+
+/// A client's packet on a flow that exists.
+#[inline(always)]
+fn continued<K: Kernel<[u8; 4]>>(
+    kernel: &mut K,
+    meta: &'static Meta,
+    found: Found<K::Entry>,
+    flow: &Flow<[u8; 4]>,
+    packet: &Packet<[u8; 4]>,
+) -> Verdict {
+    if begins_anew(kernel, flow, packet) {
+        return begin(kernel, meta, packet);
+    }
+    if flow.generation != meta.generation && !refresh_request(kernel, meta, found.entry) {
+        forget(kernel, flow, packet.header.protocol);
+        // TCP finds no flow and is reset; UDP begins anew with another backend.
+        return begin(kernel, meta, packet);
+    }
+    let flow = kernel.read(found.entry);
+    let verdict = forward(kernel, &flow, packet, Towards::Server);
+    note(kernel, found, &flow, packet, true);
+    verdict
+}
+
+/// A server's packet on a flow that exists.
+#[inline(always)]
+fn answered<K: Kernel<[u8; 4]>>(
+    kernel: &mut K,
+    meta: &'static Meta,
+    found: Found<K::Entry>,
+    flow: &Flow<[u8; 4]>,
+    packet: &Packet<[u8; 4]>,
+) -> Verdict {
+    if untranslated(flow) {
+        note(kernel, found, flow, packet, false);
+        return Verdict::Pass;
+    }
+    if flow.generation != meta.generation {
+        refresh_reply(kernel, meta, found.entry);
+    }
+    // A slow reply to a pod of this node is counted where it is restored.
+    if flow.flags & (flow_flags::FAST | flow_flags::HAIRPIN | flow_flags::HOST_CLIENT) != 0 {
+        note(kernel, found, flow, packet, false);
+    }
+    let flow = kernel.read(found.entry);
+    forward(kernel, &flow, packet, Towards::Client)
+}
+
+/// What becomes of the first packet of a flow.
+enum Begun {
+    /// A balanced flow was made.
+    Made,
+    /// No service is dialled.
+    Direct,
+    /// A service that refuses: routed to `kube-svc`, which does.
+    Refused,
+}
+
+/// The first packet of a flow.
+#[inline(always)]
+fn begin<K: Kernel<[u8; 4]>>(kernel: &mut K, meta: &'static Meta, packet: &Packet<[u8; 4]>) -> Verdict {
+    match first(kernel, meta, packet) {
+        Ok(Begun::Made) => made(kernel, &key(packet), packet),
+        Ok(Begun::Direct) => {
+            take_up(kernel, meta, packet);
+            Verdict::Pass
+        }
+        Ok(Begun::Refused) => Verdict::Pass,
+        Err(reason) => drop_packet(kernel, packet, reason),
+    }
+}
+
+#[inline(never)]
+fn first<K: Kernel<[u8; 4]>>(
+    kernel: &mut K,
+    meta: &'static Meta,
+    packet: &Packet<[u8; 4]>,
+) -> Result<Begun, DropReason> {
+    let client = match sender(kernel, &packet.header)? {
+        Some(pod) => Client::Pod(pod),
+        None => Client::UnboundPod,
+    };
+    let dialled = FrontendKey {
+        address: packet.header.destination,
+        port: packet.ports.destination,
+        protocol: packet.header.protocol,
+        pad: 0,
+    };
+    let Some(frontend) = kernel.frontend(&dialled) else { return Ok(Begun::Direct) };
+    if frontend.count == 0 || !packet.ports.opens(packet.header.protocol) {
+        return Ok(Begun::Refused);
+    }
+    balance(kernel, meta, meta.node4, &frontend, packet, client)?;
+    Ok(Begun::Made)
+}
+
+/// Who sends: the pod bound to that source and this veth; `None` while nobody is bound to either.
+#[inline(always)]
+fn sender<K: Kernel<[u8; 4]>>(kernel: &mut K, header: &Header<[u8; 4]>) -> Result<Option<Pod>, DropReason> {
+    let ifindex = kernel.ifindex();
+    match kernel.pod(header.source) {
+        Some(pod) if pod.ifindex == ifindex => Ok(Some(pod)),
+        Some(_) => Err(DropReason::SpoofedSource),
+        None if is_bound(kernel) => Err(DropReason::SpoofedSource),
+        None => Ok(None),
+    }
+}
+
+#[inline(always)]
+fn is_bound<A: Address, K: Kernel<A>>(kernel: &K) -> bool {
+    kernel.device(kernel.ifindex()).is_some_and(|device| device.flags & device_flags::BOUND != 0)
+}
+
+/// ARP from a pod: its own address and MAC, or none (RFC 5227 probes).
+#[inline(never)]
+fn announcement<K: Kernel<[u8; 4]>>(kernel: &mut K) -> Verdict {
+    let Some(announced) = arp(kernel) else { return Verdict::Drop(DropReason::Malformed) };
+    let own = match kernel.pod(announced.sender) {
+        Some(pod) => {
+            pod.ifindex == kernel.ifindex()
+                && pod.mac == announced.sender_mac
+                && pod.mac == announced.frame_mac
+        }
+        None => announced.sender == <[u8; 4]>::UNSPECIFIED || !is_bound(kernel),
+    };
+    if own {
+        return Verdict::Pass;
+    }
+    let event = crate::abi::Event {
+        time: kernel.now(),
+        ifindex: kernel.ifindex(),
+        reason: DropReason::SpoofedArp as u32,
+        source: announced.sender,
+        destination: [0; 4],
+        source_port: 0,
+        destination_port: 0,
+        protocol: 0,
+        pad: [0; 3],
+    };
+    kernel.report(event);
+    Verdict::Drop(DropReason::SpoofedArp)
+}
+
+/// What the stack delivers to a pod.
+#[inline(always)]
+pub fn egress<K: Kernel<[u8; 4]>>(kernel: &mut K) -> Verdict {
+    let Some(meta) = kernel.meta() else { return Verdict::Pass };
+    if ethertype(kernel) != Some(ethertype::IPV4) {
+        return Verdict::Pass;
+    }
+    let Some(header) = ipv4(kernel) else { return Verdict::Drop(DropReason::Malformed) };
+    let packet = packet(kernel, header);
+    match packet.kind {
+        Kind::Transport | Kind::Fragment => delivered(kernel, meta, &packet),
+        Kind::Malformed => drop_packet(kernel, &packet, DropReason::Malformed),
+        _ if !addressed_here(kernel, &packet.header) => drop_packet(kernel, &packet, DropReason::NotThisPod),
+        Kind::Orphan | Kind::Other => icmp::to_pod(kernel, &packet),
+    }
+}
+
+#[inline(always)]
+fn delivered<K: Kernel<[u8; 4]>>(kernel: &mut K, meta: &'static Meta, packet: &Packet<[u8; 4]>) -> Verdict {
+    let key = key(packet);
+    let Some(found) = kernel.find(&key) else { return arrived(kernel, meta, packet) };
+    let flow = kernel.read(found.entry);
+    match direction(&flow, packet) {
+        Direction::Reply if !untranslated(&flow) && is_edge(kernel, &flow) => {
+            note(kernel, found, &flow, packet, false);
+            restore(kernel, &flow, packet)
+        }
+        Direction::Translated if answers_here(kernel, &flow) => Verdict::Pass,
+        Direction::Restored if is_edge(kernel, &flow) => Verdict::Pass,
+        way => {
+            if !addressed_here(kernel, &packet.header) {
+                return drop_packet(kernel, packet, DropReason::NotThisPod);
+            }
+            // Between two pods of this node the sender's veth has counted already.
+            if untranslated(&flow) && kernel.pod(packet.header.source).is_none() {
+                note(kernel, found, &flow, packet, way != Direction::Reply);
+            }
+            Verdict::Pass
+        }
+    }
+}
+
+/// The first packet of a flow that somebody opens to a pod.
+#[inline(never)]
+fn arrived<K: Kernel<[u8; 4]>>(kernel: &mut K, meta: &'static Meta, packet: &Packet<[u8; 4]>) -> Verdict {
+    if !addressed_here(kernel, &packet.header) {
+        return drop_packet(kernel, packet, DropReason::NotThisPod);
+    }
+    if packet.ports.control & crate::packet::tcp::RST == 0 {
+        take_up(kernel, meta, packet);
+    }
+    Verdict::Pass
+}
+
+/// Whether this veth's pod may have it: its own address, or anything that is no unicast address.
+#[inline(always)]
+fn addressed_here<K: Kernel<[u8; 4]>>(kernel: &mut K, header: &Header<[u8; 4]>) -> bool {
+    let ifindex = kernel.ifindex();
+    match kernel.pod(header.destination) {
+        Some(pod) => pod.ifindex == ifindex,
+        None => header.destination[0] >= 224 || !is_bound(kernel),
+    }
+}
