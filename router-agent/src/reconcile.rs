@@ -1,13 +1,13 @@
 //! The loop.
-use std::collections::BTreeSet;
 use router_core::plan::{Group, Owner, Plane};
+use std::collections::BTreeSet;
 
-pub enum Scope {
+pub(crate) enum Scope {
     All,
     Owners(BTreeSet<Owner>),
 }
 
-pub trait Driver<P: Plane> {
+pub(crate) trait Driver<P: Plane> {
     fn read(&mut self, scope: &Scope) -> impl Future<Output = anyhow::Result<P::Tables>> + Send;
     fn apply(&mut self, groups: &[Group<P::Op>]) -> impl Future<Output = Vec<(Owner, anyhow::Error)>> + Send;
 }

@@ -10,12 +10,13 @@ use anyhow::Result;
 use crate::sys::iptables::{Iptables, Rule};
 
 /// Bit that our programs set on what they translated and passed to the stack.
-pub const MARK: u32 = 1 << 27;
+pub(crate) const MARK: u32 = 1 << 27;
 
 /// The rules, in the order in which they are put at the top. `node_interfaces` are those that hold the node's
 /// addresses.
-pub fn rules(node_interfaces: &[String]) -> Vec<Rule> {
-    let forward = |direction: &str, device: &str, comment: &str| rule("FORWARD", &[direction, device], comment);
+pub(crate) fn rules(node_interfaces: &[String]) -> Vec<Rule> {
+    let forward =
+        |direction: &str, device: &str, comment: &str| rule("FORWARD", &[direction, device], comment);
     let mark = format!("{MARK:#x}/{MARK:#x}");
     let mut rules = vec![
         forward("-i", "kube-bridge", "allow outbound traffic from pods"),
@@ -27,7 +28,11 @@ pub fn rules(node_interfaces: &[String]) -> Vec<Rule> {
         let comment = "allow outbound node port traffic on node interface with which node ip is associated";
         forward("-o", device, comment)
     }));
-    rules.push(rule("INPUT", &["-m", "mark", "--mark", &mark], "allow service traffic to processes of this node"));
+    rules.push(rule(
+        "INPUT",
+        &["-m", "mark", "--mark", &mark],
+        "allow service traffic to processes of this node",
+    ));
     rules.push(rule("INPUT", &["-i", "kube-svc"], "allow service traffic from processes of this node"));
     rules
 }
@@ -38,21 +43,25 @@ fn rule(chain: &'static str, matches: &[&str], comment: &str) -> Rule {
 }
 
 /// Puts the rules wherever a flavour of iptables filters, and says how many were missing.
-pub fn ensure(node_interfaces: &[String]) -> Result<usize> {
+pub(crate) fn ensure(node_interfaces: &[String]) -> Result<usize> {
     let mut inserted = 0;
     for iptables in Iptables::filtering() {
         for rule in rules(node_interfaces) {
             inserted += usize::from(iptables.ensure(&rule)?);
         }
         if inserted > 0 {
-            tracing::info!(program = iptables.name(), rules = inserted, "accepted our traffic in the host's firewall");
+            tracing::info!(
+                program = iptables.name(),
+                rules = inserted,
+                "accepted our traffic in the host's firewall"
+            );
         }
     }
     Ok(inserted)
 }
 
 /// Takes the rules out again.
-pub fn remove(node_interfaces: &[String]) -> Result<()> {
+pub(crate) fn remove(node_interfaces: &[String]) -> Result<()> {
     for iptables in Iptables::filtering() {
         for rule in rules(node_interfaces) {
             iptables.remove(&rule)?;
@@ -81,7 +90,9 @@ mod tests {
     #[test]
     fn a_dropping_firewall_gets_each_rule_once_above_its_own() {
         in_namespace(|| {
-            run("iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -m conntrack --ctstate INVALID -j DROP");
+            run(
+                "iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -m conntrack --ctstate INVALID -j DROP",
+            );
             run("iptables-nft -P INPUT DROP");
             assert_eq!(ensure(&uplinks()).unwrap(), 7);
             assert_eq!(ensure(&uplinks()).unwrap(), 0);

@@ -19,7 +19,7 @@ use super::service_link::FAR;
 
 /// `--attach`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Attach {
+pub(crate) enum Attach {
     /// tcx if its links can be pinned in a bpffs that outlives us, else clsact.
     Auto,
     Tcx,
@@ -27,7 +27,7 @@ pub enum Attach {
 }
 
 /// The folder of our pins, if a bpffs stands at `bpffs`.
-pub fn pins(bpffs: &Path) -> Option<std::path::PathBuf> {
+pub(crate) fn pins(bpffs: &Path) -> Option<std::path::PathBuf> {
     bpf::is_bpffs(bpffs).then(|| bpf::pin_folder(bpffs))
 }
 
@@ -62,7 +62,7 @@ fn places(view: &View) -> BTreeMap<(u32, Hook), Place> {
 
 /// Attaches.
 #[derive(Debug)]
-pub struct Attacher {
+pub(crate) struct Attacher {
     ebpf: Ebpf,
     mode: Mode,
     netlink: Netlink,
@@ -72,25 +72,28 @@ pub struct Attacher {
 
 impl Attacher {
     /// Takes the loaded programs. Must be called in the namespace of the devices.
-    pub fn new(mut ebpf: Ebpf, attach: Attach, pins: Option<&Path>) -> Result<Self> {
+    pub(crate) fn new(mut ebpf: Ebpf, attach: Attach, pins: Option<&Path>) -> Result<Self> {
         let mode = choose(&mut ebpf, attach, pins)?;
-        tracing::info!(mode = if matches!(mode, Mode::Tcx(_)) { "tcx" } else { "clsact" }, "attaching programs");
+        tracing::info!(
+            mode = if matches!(mode, Mode::Tcx(_)) { "tcx" } else { "clsact" },
+            "attaching programs"
+        );
         let netlink = Netlink::open().context("cannot open a netlink socket")?;
         Ok(Self { ebpf, mode, netlink, attached: BTreeMap::new(), refused: BTreeMap::new() })
     }
 
-    pub const fn mode(&self) -> &Mode {
+    pub(crate) const fn mode(&self) -> &Mode {
         &self.mode
     }
 
     /// The devices that refused a program, and why.
-    pub fn refused(&self) -> impl Iterator<Item = (u32, &str)> {
+    pub(crate) fn refused(&self) -> impl Iterator<Item = (u32, &str)> {
         self.refused.iter().map(|((index, _), reason)| (*index, reason.as_str()))
     }
 
     /// Brings programs where `view` wants them. In an audit nothing is taken for granted: every program is put in
     /// place again, which replaces it without a gap.
-    pub fn follow(&mut self, view: &View, audit: bool) {
+    pub(crate) fn follow(&mut self, view: &View, audit: bool) {
         let wanted = places(view);
         let first = self.attached.is_empty();
         if audit {

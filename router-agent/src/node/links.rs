@@ -24,7 +24,7 @@ use crate::sys::netlink::{Address, Changes, Discipline, Events, Link, Netlink, R
 use super::service_link::{FAR, NEAR, ServiceLink};
 
 /// The bridge that the CNI plugin makes pods ports of.
-pub const BRIDGE: &str = "kube-bridge";
+pub(crate) const BRIDGE: &str = "kube-bridge";
 /// Where an IPVS kube-router keeps VIPs.
 const DUMMY: &str = "kube-dummy-if";
 
@@ -33,14 +33,18 @@ const DEBOUNCE: Duration = Duration::from_millis(3);
 /// The same where only routes have changed, which a routing daemon does in bursts.
 const ROUTE_DEBOUNCE: Duration = Duration::from_millis(100);
 /// When a port without an address is looked at again, counted from when it appeared.
-const ASK_AGAIN: [Duration; 4] =
-    [Duration::from_millis(10), Duration::from_millis(50), Duration::from_millis(200), Duration::from_secs(1)];
+const ASK_AGAIN: [Duration; 4] = [
+    Duration::from_millis(10),
+    Duration::from_millis(50),
+    Duration::from_millis(200),
+    Duration::from_secs(1),
+];
 /// When everything is read again unprompted.
 const AUDIT: Duration = Duration::from_secs(60);
 
 /// What was read of this namespace.
 #[derive(Clone, Debug, Default)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     pub links: Vec<Link>,
     pub addresses: Vec<Address>,
     pub routes: Vec<Route>,
@@ -49,7 +53,7 @@ pub struct Snapshot {
 
 /// What lies at the other end of a pod's veth.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
+pub(crate) struct Peer {
     pub mac: [u8; 6],
     /// Sorted; none: the pod has no address yet.
     pub addresses: Vec<IpAddr>,
@@ -57,7 +61,7 @@ pub struct Peer {
 
 /// A pod's veth.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Port {
+pub(crate) struct Port {
     pub name: String,
     pub peer: Option<Peer>,
     /// It has a queueing discipline of its own, which our fast path would go around.
@@ -66,7 +70,7 @@ pub struct Port {
 
 /// The devices by what they are to us.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct View {
+pub(crate) struct View {
     pub bridge: Option<(u32, [u8; 6])>,
     pub ports: BTreeMap<u32, Port>,
     pub uplinks: BTreeMap<u32, String>,
@@ -75,7 +79,7 @@ pub struct View {
 }
 
 /// Sorts a snapshot. `peers` holds what is known behind ports, by their index.
-pub fn view(snapshot: &Snapshot, peers: &BTreeMap<u32, Peer>) -> View {
+pub(crate) fn view(snapshot: &Snapshot, peers: &BTreeMap<u32, Peer>) -> View {
     let links = &snapshot.links;
     let bridge = links.iter().find(|link| link.name == BRIDGE && link.kind.as_deref() == Some("bridge"));
     let ports = ports(snapshot)
@@ -119,7 +123,8 @@ fn has_own_discipline(snapshot: &Snapshot, index: u32) -> bool {
 
 /// Every Ethernet device with a global IPv4 address or a route, except those that lead to us or to pods.
 fn is_uplink(snapshot: &Snapshot, link: &Link) -> bool {
-    let excluded = [BRIDGE, NEAR, FAR, DUMMY].contains(&link.name.as_str()) || link.name.starts_with("docker");
+    let excluded =
+        [BRIDGE, NEAR, FAR, DUMMY].contains(&link.name.as_str()) || link.name.starts_with("docker");
     // A VRF's member is an uplink of that VRF; a member of a bridge or bond leads there.
     let master = link.master.and_then(|index| snapshot.links.iter().find(|other| other.index == index));
     let member = master.is_some_and(|master| master.kind.as_deref() != Some("vrf"));
@@ -149,10 +154,12 @@ fn node_addresses(snapshot: &Snapshot) -> BTreeSet<IpAddr> {
 }
 
 /// What leads from one view to the next: what goes first, then what comes.
-pub fn difference(old: &View, new: &View) -> Vec<LinkEvent> {
+pub(crate) fn difference(old: &View, new: &View) -> Vec<LinkEvent> {
     let mut events = Vec::new();
     let bound = |view: &View, index: u32| view.ports.get(&index).and_then(|port| bound(index, port));
-    for index in old.ports.keys().filter(|index| bound(old, **index).is_some() && bound(new, **index).is_none()) {
+    for index in
+        old.ports.keys().filter(|index| bound(old, **index).is_some() && bound(new, **index).is_none())
+    {
         events.push(LinkEvent::Unbound { ifindex: *index });
     }
     for ifindex in old.uplinks.keys().filter(|index| !new.uplinks.contains_key(index)) {
@@ -194,7 +201,7 @@ fn bound(ifindex: u32, port: &Port) -> Option<LinkEvent> {
 
 /// Reads the kernel, and remembers what it said.
 #[derive(Debug)]
-pub struct Reader {
+pub(crate) struct Reader {
     netlink: Netlink,
     snapshot: Snapshot,
     peers: BTreeMap<u32, Peer>,
@@ -202,12 +209,12 @@ pub struct Reader {
 
 impl Reader {
     /// In the network namespace of the calling thread.
-    pub fn open() -> io::Result<Self> {
+    pub(crate) fn open() -> io::Result<Self> {
         Ok(Self { netlink: Netlink::open()?, snapshot: Snapshot::default(), peers: BTreeMap::new() })
     }
 
     /// Reads what `changes` says may be different, and the ports that had no address so far.
-    pub fn read(&mut self, changes: &Changes) -> io::Result<View> {
+    pub(crate) fn read(&mut self, changes: &Changes) -> io::Result<View> {
         let before: BTreeMap<u32, Option<i32>> =
             ports(&self.snapshot).map(|port| (port.index, port.peer_namespace)).collect();
         // An event from a namespace where no port of ours ends: perhaps one has just come to end there.
@@ -265,7 +272,7 @@ impl Reader {
 
 /// Follows the kernel.
 #[derive(Debug)]
-pub struct Watcher {
+pub(crate) struct Watcher {
     events: Events,
     reader: Reader,
     view: View,
@@ -275,7 +282,7 @@ pub struct Watcher {
 
 impl Watcher {
     /// In the network namespace of the calling thread, which must be inside a tokio runtime.
-    pub fn open() -> Result<Self> {
+    pub(crate) fn open() -> Result<Self> {
         // Events first: what changes between the two is then reported, not lost.
         let events = Events::open().context("cannot listen to netlink events")?;
         let reader = Reader::open().context("cannot open a netlink socket")?;
@@ -285,7 +292,7 @@ impl Watcher {
     /// Reads everything, then follows. At each change `prepare` is called first, so that programs are attached and
     /// `meta` is right before anybody hears of a device; it is told whether this is an audit, in which it should
     /// take nothing for granted. Ends when nobody listens any more.
-    pub async fn run(
+    pub(crate) async fn run(
         mut self,
         sender: mpsc::Sender<LinkEvent>,
         mut prepare: impl FnMut(&View, bool) + Send,
@@ -328,7 +335,9 @@ impl Watcher {
         let only_routes = !changes.own && !changes.overrun && changes.namespaces.is_empty();
         let pause = if only_routes { ROUTE_DEBOUNCE } else { DEBOUNCE };
         let end = Instant::now() + pause;
-        while let Ok(more) = timeout(end.saturating_duration_since(Instant::now()), self.events.changes()).await {
+        while let Ok(more) =
+            timeout(end.saturating_duration_since(Instant::now()), self.events.changes()).await
+        {
             changes.merge(more?);
         }
         Ok(changes)

@@ -13,12 +13,12 @@ use crate::sys::sysctl;
 use super::links::BRIDGE;
 
 /// Source ports that are ours alone, by default.
-pub const RESERVED_PORTS: RangeInclusive<u16> = 49_152..=65_535;
+pub(crate) const RESERVED_PORTS: RangeInclusive<u16> = 49_152..=65_535;
 
 const RESERVED: &str = "net/ipv4/ip_local_reserved_ports";
 
 /// Sets what forwarding needs. Called at start and at each audit; what is right is not written.
-pub fn settings(ports: &RangeInclusive<u16>) {
+pub(crate) fn settings(ports: &RangeInclusive<u16>) {
     for (name, value) in [
         ("net/ipv4/ip_forward", "1"),
         ("net/ipv4/conf/all/send_redirects", "0"),
@@ -45,7 +45,7 @@ fn report(name: &str, value: &str, outcome: std::io::Result<Option<String>>) {
 }
 
 /// Creates `kube-bridge` if it is missing, and sets it up. Its address is the CNI plugin's to give.
-pub fn bridge(netlink: &mut Netlink) -> Result<()> {
+pub(crate) fn bridge(netlink: &mut Netlink) -> Result<()> {
     if netlink.link_named(BRIDGE)?.is_none() {
         netlink.add_bridge(BRIDGE).context("cannot create kube-bridge")?;
     }

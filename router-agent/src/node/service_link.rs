@@ -16,17 +16,17 @@ use crate::sys::netlink::{Link, Netlink, Route};
 use crate::sys::sysctl;
 
 /// The end that carries the routes.
-pub const NEAR: &str = "kube-svc";
+pub(crate) const NEAR: &str = "kube-svc";
 /// The end whose ingress balances.
-pub const FAR: &str = "kube-svc-far";
+pub(crate) const FAR: &str = "kube-svc-far";
 /// Who installed our routes, as `ip route` shows it; BGP's have another.
-pub const PROTOCOL: u8 = 117;
+pub(crate) const PROTOCOL: u8 = 117;
 /// Both ends': locally administered, the same on every node, since no frame with it leaves one.
 const MAC: [u8; 6] = [0x0a, 0x6b, 0x72, 0x73, 0x76, 0x63];
 
 /// The pair as it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ServiceLink {
+pub(crate) struct ServiceLink {
     pub near: u32,
     pub far: u32,
     pub mac: [u8; 6],
@@ -34,7 +34,7 @@ pub struct ServiceLink {
 
 impl ServiceLink {
     /// The pair among all devices, if it is in order: each end the other's, one MAC, no ARP, both up.
-    pub fn among(links: &[Link]) -> Option<Self> {
+    pub(crate) fn among(links: &[Link]) -> Option<Self> {
         let end = |name: &str| links.iter().find(|link| link.name == name);
         let (near, far) = (end(NEAR)?, end(FAR)?);
         (are_a_pair(near, far) && [near, far].iter().all(|end| end.up && is_addressless(end)))
@@ -52,7 +52,7 @@ fn is_addressless(end: &Link) -> bool {
 
 /// Keeps pair and routes as they should be.
 #[derive(Debug)]
-pub struct Keeper {
+pub(crate) struct Keeper {
     netlink: Netlink,
     ranges: Vec<Ipv4Net>,
     source: Option<Ipv4Addr>,
@@ -60,14 +60,14 @@ pub struct Keeper {
 
 impl Keeper {
     /// In the network namespace of the calling thread.
-    pub fn open() -> Result<Self> {
+    pub(crate) fn open() -> Result<Self> {
         let netlink = Netlink::open().context("cannot open a netlink socket")?;
         Ok(Self { netlink, ranges: Vec::new(), source: None })
     }
 
     /// Routes `ranges` to `kube-svc`, in place of those routed so far. `source` is this node's address, which
     /// processes get that dial a VIP. IPv6 ranges are left out.
-    pub fn set_service_routes(&mut self, ranges: &[IpNet], source: IpAddr) -> Result<()> {
+    pub(crate) fn set_service_routes(&mut self, ranges: &[IpNet], source: IpAddr) -> Result<()> {
         self.ranges = ranges
             .iter()
             .filter_map(|range| match range {
@@ -83,7 +83,7 @@ impl Keeper {
     }
 
     /// Makes whatever is missing, and takes routes away that are not wanted. What is right is not touched.
-    pub fn repair(&mut self) -> Result<ServiceLink> {
+    pub(crate) fn repair(&mut self) -> Result<ServiceLink> {
         let pair = self.ensure_pair()?;
         self.ensure_routes(pair)?;
         Ok(pair)
@@ -97,7 +97,9 @@ impl Keeper {
                 ensure!(half.kind.as_deref() == Some("veth"), "{} is a device of somebody else", half.name);
                 // The first takes the second with it where they are each other's.
                 if self.netlink.link(half.index, None)?.is_some() {
-                    self.netlink.delete_link(half.index).with_context(|| format!("cannot delete {}", half.name))?;
+                    self.netlink
+                        .delete_link(half.index)
+                        .with_context(|| format!("cannot delete {}", half.name))?;
                 }
             }
             self.netlink.add_veth_pair(NEAR, FAR, MAC).context("cannot create the veth pair kube-svc")?;
@@ -109,7 +111,10 @@ impl Keeper {
     }
 
     fn ensure_end(&mut self, name: &str) -> Result<u32> {
-        let end = self.netlink.link_named(name)?.with_context(|| format!("{name} went away while it was set up"))?;
+        let end = self
+            .netlink
+            .link_named(name)?
+            .with_context(|| format!("{name} went away while it was set up"))?;
         settings(name)?;
         if !is_addressless(&end) {
             self.netlink
@@ -133,7 +138,9 @@ impl Keeper {
         // A route that was replaced is gone already, and its destination is wanted.
         let unwanted = |route: &&Route| {
             route.protocol == PROTOCOL
-                && !wanted.iter().any(|wanted| wanted.destination == route.destination && wanted.link == route.link)
+                && !wanted
+                    .iter()
+                    .any(|wanted| wanted.destination == route.destination && wanted.link == route.link)
         };
         for route in found.iter().filter(unwanted) {
             self.netlink
@@ -168,7 +175,9 @@ impl Keeper {
 /// No redirects for what turns around here, no packet under one of our own addresses, and no IPv6, which would
 /// give the ends addresses.
 fn settings(name: &str) -> Result<()> {
-    for (setting, value) in [("ipv4/conf", "send_redirects=0"), ("ipv4/conf", "accept_local=0"), ("ipv6/conf", "disable_ipv6=1")] {
+    for (setting, value) in
+        [("ipv4/conf", "send_redirects=0"), ("ipv4/conf", "accept_local=0"), ("ipv6/conf", "disable_ipv6=1")]
+    {
         let Some((key, value)) = value.split_once('=') else { continue };
         let path = format!("net/{setting}/{name}/{key}");
         if sysctl::exists(&path) {
@@ -183,7 +192,7 @@ mod tests {
     use super::*;
     use crate::sys::testing::{in_namespace, run};
 
-    const NODE: &str = "ip link add eth0 type dummy; ip link set eth0 up; ip addr add 192.0.2.1/24 dev eth0";
+    const NODE: &str = "ip link add eth0 type bridge; ip link set eth0 up; ip addr add 192.0.2.1/24 dev eth0";
 
     fn node() -> IpAddr {
         IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))
@@ -277,7 +286,7 @@ mod tests {
         in_namespace(|| {
             run("ip link add kube-svc type veth peer name other");
             Keeper::open().unwrap().repair().unwrap();
-            run("ip link del kube-svc; ip link add kube-svc type dummy");
+            run("ip link del kube-svc; ip link add kube-svc type bridge");
             let error = Keeper::open().unwrap().repair().unwrap_err();
             assert!(error.to_string().contains("kube-svc is a device of somebody else"), "{error:#}");
         });

@@ -27,7 +27,7 @@ const PIN_PREFIX: &str = "link_";
 
 /// How programs are attached.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// Links of tcx, pinned in this folder.
     Tcx(PathBuf),
     /// Filters; the folder, if there is a bpffs, is looked through for links of an earlier run.
@@ -36,7 +36,7 @@ pub enum Mode {
 
 /// A side of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Hook {
+pub(crate) enum Hook {
     Ingress,
     Egress,
 }
@@ -59,7 +59,7 @@ impl Hook {
 
 /// A device to attach to.
 #[derive(Clone, Copy, Debug)]
-pub struct Target<'a> {
+pub(crate) struct Target<'a> {
     pub index: u32,
     pub name: &'a str,
     pub hook: Hook,
@@ -73,7 +73,7 @@ impl Target<'_> {
 }
 
 /// Whether a tcx link can be created and pinned here, tried on a device that always stands (`lo`).
-pub fn probe_tcx(program: &mut SchedClassifier, folder: &Path) -> Result<()> {
+pub(crate) fn probe_tcx(program: &mut SchedClassifier, folder: &Path) -> Result<()> {
     let pin = folder.join("probe");
     remove_pin(&pin)?;
     let link = create(program, "lo", Hook::Egress)?;
@@ -83,7 +83,7 @@ pub fn probe_tcx(program: &mut SchedClassifier, folder: &Path) -> Result<()> {
 }
 
 /// Attaches a loaded program, in place of whatever is there of ours.
-pub fn attach(
+pub(crate) fn attach(
     program: &mut SchedClassifier,
     program_name: &str,
     target: &Target<'_>,
@@ -105,7 +105,7 @@ pub fn attach(
 }
 
 /// Takes our program off a device that still stands, or drops what is left of one that went.
-pub fn detach(program_name: &str, target: &Target<'_>, mode: &Mode) -> Result<()> {
+pub(crate) fn detach(program_name: &str, target: &Target<'_>, mode: &Mode) -> Result<()> {
     match mode {
         Mode::Tcx(folder) => remove_pin(&target.pin(folder)),
         Mode::Clsact(_) => remove_filters(program_name, target),
@@ -113,9 +113,11 @@ pub fn detach(program_name: &str, target: &Target<'_>, mode: &Mode) -> Result<()
 }
 
 /// Unpins the links of devices other than `kept`.
-pub fn sweep_pins(folder: &Path, kept: &BTreeSet<(u32, Hook)>) -> Result<()> {
-    let kept: BTreeSet<PathBuf> =
-        kept.iter().map(|(index, hook)| Target { index: *index, name: "", hook: *hook }.pin(folder)).collect();
+pub(crate) fn sweep_pins(folder: &Path, kept: &BTreeSet<(u32, Hook)>) -> Result<()> {
+    let kept: BTreeSet<PathBuf> = kept
+        .iter()
+        .map(|(index, hook)| Target { index: *index, name: "", hook: *hook }.pin(folder))
+        .collect();
     for entry in fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))? {
         let entry = entry?;
         let ours = entry.file_name().to_string_lossy().starts_with(PIN_PREFIX);

@@ -32,11 +32,11 @@ struct Attributes {
 
 /// Where a look-up goes on: opaque, at most a key of ours long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cursor([u64; 8]);
+pub(crate) struct Cursor([u64; 8]);
 
 /// What a look-up brought.
 #[derive(Debug)]
-pub struct Found<K, V> {
+pub(crate) struct Found<K, V> {
     pub rows: Vec<(K, V)>,
     /// `None`: that was the end of the map.
     pub next: Option<Cursor>,
@@ -44,13 +44,17 @@ pub struct Found<K, V> {
 
 /// A write that stopped early: `done` rows were written, the one behind them failed with `error`.
 #[derive(Debug)]
-pub struct Stopped {
+pub(crate) struct Stopped {
     pub done: usize,
     pub error: io::Error,
 }
 
 /// At most `limit` rows from `from` on, or from the start. `ENOSPC`: one bucket of the map holds more than that.
-pub fn lookup<K: Pod, V: Pod>(map: BorrowedFd<'_>, from: Option<&Cursor>, limit: u32) -> io::Result<Found<K, V>> {
+pub(crate) fn lookup<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    from: Option<&Cursor>,
+    limit: u32,
+) -> io::Result<Found<K, V>> {
     const { assert!(size_of::<K>() <= size_of::<Cursor>()) }
     let mut keys: Vec<K> = Vec::with_capacity(limit as usize);
     let mut values: Vec<V> = Vec::with_capacity(limit as usize);
@@ -80,7 +84,7 @@ pub fn lookup<K: Pod, V: Pod>(map: BorrowedFd<'_>, from: Option<&Cursor>, limit:
 }
 
 /// Writes `values[i]` at `keys[i]`, in order.
-pub fn update<K: Pod, V: Pod>(map: BorrowedFd<'_>, keys: &[K], values: &[V]) -> Result<(), Stopped> {
+pub(crate) fn update<K: Pod, V: Pod>(map: BorrowedFd<'_>, keys: &[K], values: &[V]) -> Result<(), Stopped> {
     assert_eq!(keys.len(), values.len(), "a value for each key");
     let attributes = Attributes {
         keys: keys.as_ptr().expose_provenance() as u64,
@@ -91,12 +95,17 @@ pub fn update<K: Pod, V: Pod>(map: BorrowedFd<'_>, keys: &[K], values: &[V]) -> 
 }
 
 /// Deletes each of `keys`, in order.
-pub fn delete<K: Pod>(map: BorrowedFd<'_>, keys: &[K]) -> Result<(), Stopped> {
+pub(crate) fn delete<K: Pod>(map: BorrowedFd<'_>, keys: &[K]) -> Result<(), Stopped> {
     let attributes = Attributes { keys: keys.as_ptr().expose_provenance() as u64, ..Attributes::default() };
     write(DELETE_BATCH, map, attributes, keys.len())
 }
 
-fn write(command: libc::c_long, map: BorrowedFd<'_>, mut attributes: Attributes, len: usize) -> Result<(), Stopped> {
+fn write(
+    command: libc::c_long,
+    map: BorrowedFd<'_>,
+    mut attributes: Attributes,
+    len: usize,
+) -> Result<(), Stopped> {
     let Ok(count) = u32::try_from(len) else {
         return Err(Stopped { done: 0, error: io::ErrorKind::InvalidInput.into() });
     };
@@ -117,7 +126,8 @@ fn write(command: libc::c_long, map: BorrowedFd<'_>, mut attributes: Attributes,
 unsafe fn call(command: libc::c_long, map: BorrowedFd<'_>, attributes: &mut Attributes) -> io::Result<()> {
     attributes.map_fd = map.as_raw_fd().unsigned_abs();
     // SAFETY: by the caller; `attributes` is as long as we say.
-    let done =
-        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<Attributes>()) };
+    let done = unsafe {
+        libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<Attributes>())
+    };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -11,19 +11,21 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, RingBuf};
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader};
 use router_common::abi::{self, LAYOUT, maps};
 use router_common::verdict::COUNTERS;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use super::batch::{self, Cursor};
 
 /// The programs, compiled by `build.rs`.
-pub const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/kube-router.bpf.o"));
+pub(crate) const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/kube-router.bpf.o"));
 
 /// Where a bpffs stands if it outlives us. We never mount one.
-pub const BPFFS: &str = "/sys/fs/bpf";
+pub(crate) const BPFFS: &str = "/sys/fs/bpf";
 
 /// `BPF_FS_MAGIC` of linux/magic.h.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
@@ -36,7 +38,7 @@ type V4 = [u8; 4];
 /// Carries a row of `abi` into aya's maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(transparent)]
-pub struct Row<T>(T);
+pub(crate) struct Row<T>(T);
 
 // SAFETY: a value can only be made by `Row::new` or by the kernel. The former has compared the size of `T` with the
 // sum of its fields, so there is no padding in it; and any bytes are a value of `T` (`FromBytes`).
@@ -44,12 +46,12 @@ unsafe impl<T: abi::Row> aya::Pod for Row<T> {}
 
 impl<T: abi::Row> Row<T> {
     /// Does not compile for a type with hidden padding.
-    pub const fn new(row: T) -> Self {
+    pub(crate) const fn new(row: T) -> Self {
         const { assert!(size_of::<T>() == T::PACKED_SIZE) }
         Self(row)
     }
 
-    pub const fn into_inner(self) -> T {
+    pub(crate) const fn into_inner(self) -> T {
         self.0
     }
 }
@@ -83,17 +85,17 @@ const SHAPES: &[Shape] = &[
 ];
 
 /// Whether a bpffs is mounted at `path`.
-pub fn is_bpffs(path: &Path) -> bool {
+pub(crate) fn is_bpffs(path: &Path) -> bool {
     nix::sys::statfs::statfs(path).is_ok_and(|found| found.filesystem_type().0 == BPF_FS_MAGIC)
 }
 
 /// The folder of our pins on a bpffs.
-pub fn pin_folder(bpffs: &Path) -> PathBuf {
+pub(crate) fn pin_folder(bpffs: &Path) -> PathBuf {
     bpffs.join("kube-router").join(format!("v{LAYOUT}"))
 }
 
 /// Loads every program of `object` into the kernel. With `pins`, maps found there are adopted, and others pinned.
-pub fn load(object: &[u8], pins: Option<&Path>) -> Result<Ebpf> {
+pub(crate) fn load(object: &[u8], pins: Option<&Path>) -> Result<Ebpf> {
     let mut loader = EbpfLoader::new();
     if let Some(folder) = pins {
         fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
@@ -142,13 +144,13 @@ impl Shape {
 }
 
 /// Takes a map out of a loaded object.
-pub fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
+pub(crate) fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
     ebpf.take_map(name).with_context(|| format!("the BPF object has no map {name}"))
 }
 
 /// A row that could not be written or deleted.
 #[derive(Debug)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// Its place in what was given.
     pub index: usize,
     pub error: anyhow::Error,
@@ -156,7 +158,7 @@ pub struct Failure {
 
 /// A hash map of the kernel, many rows at a time where the kernel can, and one by one where not.
 #[derive(Debug)]
-pub struct Table<K: aya::Pod, V: aya::Pod> {
+pub(crate) struct Table<K: aya::Pod, V: aya::Pod> {
     name: &'static str,
     capacity: u32,
     map: HashMap<MapData, K, V>,
@@ -166,7 +168,7 @@ pub struct Table<K: aya::Pod, V: aya::Pod> {
 
 impl<K: aya::Pod, V: aya::Pod> Table<K, V> {
     /// Takes the map `name` out of a loaded object.
-    pub fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self> {
+    pub(crate) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self> {
         Self::open(take(ebpf, name)?, name)
     }
 
@@ -184,12 +186,12 @@ impl<K: aya::Pod, V: aya::Pod> Table<K, V> {
 
     /// Makes every call one row at a time, as on a kernel without batches.
     #[cfg(test)]
-    pub fn one_by_one(&mut self) {
+    pub(crate) fn one_by_one(&mut self) {
         self.batches = false;
     }
 
     /// The row at `key`.
-    pub fn get(&self, key: &K) -> Result<Option<V>> {
+    pub(crate) fn get(&self, key: &K) -> Result<Option<V>> {
         match self.map.get(key, 0) {
             Ok(value) => Ok(Some(value)),
             Err(MapError::KeyNotFound) => Ok(None),
@@ -198,7 +200,7 @@ impl<K: aya::Pod, V: aya::Pod> Table<K, V> {
     }
 
     /// Writes every row, in order, and goes on behind one that fails.
-    pub fn put(&mut self, rows: &[(K, V)]) -> Vec<Failure> {
+    pub(crate) fn put(&mut self, rows: &[(K, V)]) -> Vec<Failure> {
         let (keys, values): (Vec<K>, Vec<V>) = rows.iter().copied().unzip();
         self.write(
             rows.len(),
@@ -214,7 +216,7 @@ impl<K: aya::Pod, V: aya::Pod> Table<K, V> {
     }
 
     /// Deletes every key, in order; one that is not there counts as deleted.
-    pub fn delete(&mut self, keys: &[K]) -> Vec<Failure> {
+    pub(crate) fn delete(&mut self, keys: &[K]) -> Vec<Failure> {
         self.write(
             keys.len(),
             |table, from| batch::delete(table.descriptor.as_fd(), keys.get(from..).unwrap_or(&[])),
@@ -259,12 +261,12 @@ impl<K: aya::Pod, V: aya::Pod> Table<K, V> {
 
     /// Every row, a batch at a time, so that the caller can pause between them. A row that is written or deleted
     /// meanwhile may be seen or not; the others are seen.
-    pub fn scan(&self) -> Scan<'_, K, V> {
+    pub(crate) fn scan(&self) -> Scan<'_, K, V> {
         Scan { table: self, state: State::Start, limit: BATCH }
     }
 
     /// Every row at once.
-    pub fn all(&self) -> Result<Vec<(K, V)>> {
+    pub(crate) fn all(&self) -> Result<Vec<(K, V)>> {
         let mut rows = Vec::new();
         for batch in self.scan() {
             rows.extend(batch?);
@@ -301,7 +303,7 @@ fn unsupported(error: &io::Error) -> bool {
 
 /// See [`Table::scan`].
 #[derive(Debug)]
-pub struct Scan<'a, K: aya::Pod, V: aya::Pod> {
+pub(crate) struct Scan<'a, K: aya::Pod, V: aya::Pod> {
     table: &'a Table<K, V>,
     state: State,
     limit: u32,
@@ -333,7 +335,9 @@ impl<K: aya::Pod, V: aya::Pod> Iterator for Scan<'_, K, V> {
                     self.state = found.next.map_or(State::End, State::From);
                     return Some(Ok(found.rows));
                 }
-                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) && self.limit < self.table.capacity => {
+                Err(error)
+                    if error.raw_os_error() == Some(libc::ENOSPC) && self.limit < self.table.capacity =>
+                {
                     self.limit = self.limit.saturating_mul(2);
                 }
                 Err(error) => {
@@ -349,8 +353,15 @@ impl<K: aya::Pod, V: aya::Pod> Iterator for Scan<'_, K, V> {
     }
 }
 
+/// Makes a ring buffer awaitable. Must be called inside a tokio runtime.
+pub(crate) fn watch_ring(ring: RingBuf<MapData>) -> Result<AsyncFd<RingBuf<MapData>>> {
+    // SAFETY: the ring owns the descriptor of its map and gives it to nobody, so it stays this one until both go.
+    let watched = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
+    watched.map_err(|error| io::Error::from(error).into())
+}
+
 /// The one row of `META`, read and written as a whole by one process.
-pub struct MetaRow {
+pub(crate) struct MetaRow {
     map: Array<MapData, Row<abi::Meta>>,
 }
 
@@ -362,15 +373,103 @@ impl std::fmt::Debug for MetaRow {
 
 impl MetaRow {
     /// Takes it out of a loaded object.
-    pub fn take(ebpf: &mut Ebpf) -> Result<Self> {
+    pub(crate) fn take(ebpf: &mut Ebpf) -> Result<Self> {
         Ok(Self { map: Array::try_from(take(ebpf, "META")?)? })
     }
 
-    pub fn get(&self) -> Result<abi::Meta> {
+    pub(crate) fn get(&self) -> Result<abi::Meta> {
         Ok(self.map.get(&0, 0).context("map META")?.into_inner())
     }
 
-    pub fn set(&mut self, row: abi::Meta) -> Result<()> {
+    pub(crate) fn set(&mut self, row: abi::Meta) -> Result<()> {
         self.map.set(0, Row::new(row), 0).context("map META")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::testing::in_namespace_with_bpffs;
+
+    fn slots(one_by_one: bool) -> Table<Row<abi::SlotKey>, Row<abi::Slot>> {
+        let mut table = Table::take(&mut load(OBJECT, None).unwrap(), "SLOTS").unwrap();
+        if one_by_one {
+            table.one_by_one();
+        }
+        table
+    }
+
+    fn rows(count: u32) -> Vec<(Row<abi::SlotKey>, Row<abi::Slot>)> {
+        (0..count)
+            .map(|index| {
+                (Row::new(abi::SlotKey { service: 1, index }), Row::new(abi::Slot { backend: index + 1 }))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn many_rows_are_written_read_in_slices_and_deleted_with_batches_and_without() {
+        for one_by_one in [false, true] {
+            let mut table = slots(one_by_one);
+            let rows = rows(5000);
+            assert!(table.put(&rows).is_empty());
+            let mut found = table.all().unwrap();
+            found.sort_unstable();
+            assert_eq!(found, rows);
+            assert_eq!(table.scan().count() > 1, !one_by_one);
+            assert_eq!(table.get(&rows[7].0).unwrap(), Some(rows[7].1));
+            // Some are gone already: deleting is idempotent.
+            let keys: Vec<_> = rows.iter().map(|row| row.0).collect();
+            assert!(table.delete(&keys[1000..1010]).is_empty());
+            assert!(table.delete(&keys).is_empty());
+            assert_eq!(table.all().unwrap(), []);
+            assert_eq!(table.get(&keys[7]).unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn a_full_map_fails_the_rows_that_do_not_fit_and_no_other() {
+        for one_by_one in [false, true] {
+            let mut table: Table<Row<abi::PodKey<V4>>, Row<abi::Pod>> =
+                Table::take(&mut load(OBJECT, None).unwrap(), "PODS4").unwrap();
+            if one_by_one {
+                table.one_by_one();
+            }
+            let capacity = u32::try_from(maps::PODS).unwrap();
+            let row = |number: u32, ifindex| {
+                let key = abi::PodKey { address: number.to_be_bytes() };
+                (Row::new(key), Row::new(abi::Pod { ifindex, mac: [0; 6], flags: 0 }))
+            };
+            let mut rows: Vec<_> = (0..capacity + 3).map(|number| row(number, 1)).collect();
+            rows.push(row(0, 2));
+            let failures = table.put(&rows);
+            let failed: Vec<usize> = failures.iter().map(|failure| failure.index).collect();
+            assert_eq!(failed, [maps::PODS, maps::PODS + 1, maps::PODS + 2]);
+            assert_eq!(failures[0].error.to_string(), "map PODS4 is full: it holds 4096 rows");
+            let last = table.get(&rows[0].0).unwrap().unwrap().into_inner();
+            assert_eq!(last.ifindex, 2, "a row behind those that failed was not written");
+        }
+    }
+
+    #[test]
+    fn maps_are_adopted_together_or_not_at_all() {
+        in_namespace_with_bpffs(|| {
+            let bpffs = Path::new(BPFFS);
+            assert!(is_bpffs(bpffs) && !is_bpffs(Path::new("/proc")));
+            let folder = pin_folder(bpffs);
+            let open = || {
+                let mut ebpf = load(OBJECT, Some(&folder)).unwrap();
+                Table::<Row<abi::SlotKey>, Row<abi::Slot>>::take(&mut ebpf, "SLOTS").unwrap()
+            };
+            assert!(open().put(&rows(3)).is_empty());
+            assert_eq!(open().all().unwrap().len(), 3);
+            fs::remove_file(folder.join("FLOWS4")).unwrap();
+            assert_eq!(open().all().unwrap().len(), 0);
+            // A map of another shape under one of the names.
+            assert!(open().put(&rows(3)).is_empty());
+            fs::rename(folder.join("DEVICES"), folder.join("PODS4")).unwrap();
+            assert_eq!(open().all().unwrap().len(), 0);
+            assert_eq!(open().all().unwrap().len(), 0);
+        });
     }
 }

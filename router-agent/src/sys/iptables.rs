@@ -11,20 +11,20 @@ use anyhow::{Context as _, Result, ensure};
 
 /// A rule: a chain of the table `filter`, and the match with its target.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
+pub(crate) struct Rule {
     pub chain: &'static str,
     pub arguments: Vec<String>,
 }
 
 /// A flavour's program.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Iptables {
+pub(crate) struct Iptables {
     program: &'static str,
 }
 
 impl Iptables {
     /// Every flavour whose table `filter` holds a rule, or a policy other than ACCEPT.
-    pub fn filtering() -> Vec<Self> {
+    pub(crate) fn filtering() -> Vec<Self> {
         let mut found: Vec<Self> = ["iptables-nft", "iptables-legacy"]
             .into_iter()
             .map(|program| Self { program })
@@ -39,7 +39,7 @@ impl Iptables {
     }
 
     /// The name of its program.
-    pub const fn name(&self) -> &'static str {
+    pub(crate) const fn name(&self) -> &'static str {
         self.program
     }
 
@@ -58,7 +58,7 @@ impl Iptables {
     }
 
     /// Puts a rule at the top of its chain unless it stands somewhere in it. Says whether it had to.
-    pub fn ensure(&self, rule: &Rule) -> Result<bool> {
+    pub(crate) fn ensure(&self, rule: &Rule) -> Result<bool> {
         let mut arguments = vec!["-C", rule.chain];
         arguments.extend(rule.arguments.iter().map(String::as_str));
         if self.run(&arguments).with_context(|| format!("cannot run {}", self.program))?.status.success() {
@@ -71,10 +71,11 @@ impl Iptables {
     }
 
     /// Removes a rule, however often it stands there.
-    pub fn remove(&self, rule: &Rule) -> Result<()> {
+    pub(crate) fn remove(&self, rule: &Rule) -> Result<()> {
         let mut arguments = vec!["-D", rule.chain];
         arguments.extend(rule.arguments.iter().map(String::as_str));
-        while self.run(&arguments).with_context(|| format!("cannot run {}", self.program))?.status.success() {}
+        while self.run(&arguments).with_context(|| format!("cannot run {}", self.program))?.status.success() {
+        }
         Ok(())
     }
 

@@ -2,11 +2,12 @@
 //!
 //! `unsafe` stands in these files only.
 
-pub mod attach;
-pub mod batch;
-pub mod bpf;
-pub mod iptables;
-pub mod netlink;
-pub mod sysctl;
+pub(crate) mod attach;
+pub(crate) mod batch;
+pub(crate) mod bpf;
+pub(crate) mod clock;
+pub(crate) mod iptables;
+pub(crate) mod netlink;
+pub(crate) mod sysctl;
 #[cfg(test)]
-pub mod testing;
+pub(crate) mod testing;

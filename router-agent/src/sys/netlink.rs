@@ -6,7 +6,10 @@
 //! With `NETLINK_GET_STRICT_CHK` the kernel heeds the target namespace of a dump instead of ignoring it.
 //! Absent: what the answers mean (`node/links.rs`).
 
-#![expect(unsafe_code, reason = "the namespace of an event comes in a control message that only recvmsg(2) shows")]
+#![expect(
+    unsafe_code,
+    reason = "the namespace of an event comes in a control message that only recvmsg(2) shows"
+)]
 
 use std::collections::BTreeSet;
 use std::io;
@@ -34,7 +37,7 @@ use tokio::io::unix::AsyncFd;
 
 /// A device.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
+pub(crate) struct Link {
     pub index: u32,
     pub name: String,
     /// `veth`, `bridge`, …; hardware has none.
@@ -54,7 +57,7 @@ pub struct Link {
 
 /// An address of a device.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Address {
+pub(crate) struct Address {
     pub link: u32,
     pub address: IpAddr,
     /// Valid beyond its link and its host.
@@ -63,7 +66,7 @@ pub struct Address {
 
 /// A unicast route of the main table.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Route {
+pub(crate) struct Route {
     pub destination: IpNet,
     pub link: u32,
     pub source: Option<IpAddr>,
@@ -73,7 +76,7 @@ pub struct Route {
 
 /// A queueing discipline.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Discipline {
+pub(crate) struct Discipline {
     pub link: u32,
     pub kind: String,
     /// It holds the ingress hook, as `clsact` and `ingress` do.
@@ -82,14 +85,14 @@ pub struct Discipline {
 
 /// Asks the kernel and tells it what to do.
 #[derive(Debug)]
-pub struct Netlink {
+pub(crate) struct Netlink {
     socket: Socket,
     sequence: u32,
 }
 
 impl Netlink {
     /// In the network namespace of the calling thread.
-    pub fn open() -> io::Result<Self> {
+    pub(crate) fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.set_netlink_get_strict_chk(true)?;
         socket.bind_auto()?;
@@ -98,13 +101,13 @@ impl Netlink {
     }
 
     /// Every device.
-    pub fn links(&mut self) -> io::Result<Vec<Link>> {
+    pub(crate) fn links(&mut self) -> io::Result<Vec<Link>> {
         let answers = self.dump(&RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
         Ok(answers.into_iter().filter_map(link_of).collect())
     }
 
     /// One device of the namespace with the id `namespace`, or of this one. `None`: there is none.
-    pub fn link(&mut self, index: u32, namespace: Option<i32>) -> io::Result<Option<Link>> {
+    pub(crate) fn link(&mut self, index: u32, namespace: Option<i32>) -> io::Result<Option<Link>> {
         let mut message = LinkMessage::default();
         message.header.index = index;
         message.attributes.extend(namespace.map(LinkAttribute::IfNetnsId));
@@ -112,7 +115,7 @@ impl Netlink {
     }
 
     /// One device of this namespace by its name.
-    pub fn link_named(&mut self, name: &str) -> io::Result<Option<Link>> {
+    pub(crate) fn link_named(&mut self, name: &str) -> io::Result<Option<Link>> {
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::IfName(name.to_owned()));
         self.one_link(message)
@@ -127,7 +130,7 @@ impl Netlink {
     }
 
     /// Every address of the namespace with the id `namespace`, or of this one.
-    pub fn addresses(&mut self, namespace: Option<i32>) -> io::Result<Vec<Address>> {
+    pub(crate) fn addresses(&mut self, namespace: Option<i32>) -> io::Result<Vec<Address>> {
         let mut message = AddressMessage::default();
         message.attributes.extend(namespace.map(AddressAttribute::TargetNetNsId));
         let answers = self.dump(&RouteNetlinkMessage::GetAddress(message))?;
@@ -135,7 +138,7 @@ impl Netlink {
     }
 
     /// The IPv4 unicast routes of the main table, or those that `protocol` installed.
-    pub fn routes(&mut self, protocol: Option<u8>) -> io::Result<Vec<Route>> {
+    pub(crate) fn routes(&mut self, protocol: Option<u8>) -> io::Result<Vec<Route>> {
         let mut message = RouteMessage::default();
         message.header.address_family = AddressFamily::Inet;
         message.header.table = RouteHeader::RT_TABLE_MAIN;
@@ -145,13 +148,13 @@ impl Netlink {
     }
 
     /// Every queueing discipline.
-    pub fn disciplines(&mut self) -> io::Result<Vec<Discipline>> {
+    pub(crate) fn disciplines(&mut self) -> io::Result<Vec<Discipline>> {
         let answers = self.dump(&RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default()))?;
         Ok(answers.into_iter().filter_map(discipline_of).collect())
     }
 
     /// Creates a veth pair whose ends share a MAC and know no ARP; both down.
-    pub fn add_veth_pair(&mut self, name: &str, peer: &str, mac: [u8; 6]) -> io::Result<()> {
+    pub(crate) fn add_veth_pair(&mut self, name: &str, peer: &str, mac: [u8; 6]) -> io::Result<()> {
         let end = |name: &str| {
             let mut message = LinkMessage::default();
             message.header.flags = LinkFlags::Noarp;
@@ -169,7 +172,7 @@ impl Netlink {
     }
 
     /// Creates a bridge.
-    pub fn add_bridge(&mut self, name: &str) -> io::Result<()> {
+    pub(crate) fn add_bridge(&mut self, name: &str) -> io::Result<()> {
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::IfName(name.to_owned()));
         message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
@@ -177,7 +180,7 @@ impl Netlink {
     }
 
     /// Gives a device this MAC and no ARP.
-    pub fn set_addressless(&mut self, index: u32, mac: [u8; 6]) -> io::Result<()> {
+    pub(crate) fn set_addressless(&mut self, index: u32, mac: [u8; 6]) -> io::Result<()> {
         let mut message = LinkMessage::default();
         message.header.index = index;
         message.header.flags = LinkFlags::Noarp;
@@ -187,7 +190,7 @@ impl Netlink {
     }
 
     /// Sets a device up.
-    pub fn set_up(&mut self, index: u32) -> io::Result<()> {
+    pub(crate) fn set_up(&mut self, index: u32) -> io::Result<()> {
         let mut message = LinkMessage::default();
         message.header.index = index;
         message.header.flags = LinkFlags::Up;
@@ -196,19 +199,19 @@ impl Netlink {
     }
 
     /// Deletes a device, and the other end of it if it is a veth.
-    pub fn delete_link(&mut self, index: u32) -> io::Result<()> {
+    pub(crate) fn delete_link(&mut self, index: u32) -> io::Result<()> {
         let mut message = LinkMessage::default();
         message.header.index = index;
         self.tell(&RouteNetlinkMessage::DelLink(message), 0)
     }
 
     /// Installs an IPv4 route in the main table, in place of one to the same destination.
-    pub fn put_route(&mut self, route: &Route) -> io::Result<()> {
+    pub(crate) fn put_route(&mut self, route: &Route) -> io::Result<()> {
         self.tell(&RouteNetlinkMessage::NewRoute(route_message(route)), NLM_F_CREATE | NLM_F_REPLACE)
     }
 
     /// Deletes a route; one that is not there counts as deleted.
-    pub fn delete_route(&mut self, route: &Route) -> io::Result<()> {
+    pub(crate) fn delete_route(&mut self, route: &Route) -> io::Result<()> {
         match self.tell(&RouteNetlinkMessage::DelRoute(route_message(route)), 0) {
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
             done => done,
@@ -255,12 +258,15 @@ impl Netlink {
                     continue;
                 }
                 interrupted |= header.flags() & NLM_F_DUMP_INTR != 0;
-                match NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes).map(|message| message.payload) {
+                match NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes).map(|message| message.payload)
+                {
                     Ok(NetlinkPayload::InnerMessage(answer)) => answers.push(answer),
                     Ok(NetlinkPayload::Error(error)) if error.code.is_some() => {
                         return Err(io::Error::from_raw_os_error(-error.raw_code()));
                     }
-                    Ok(NetlinkPayload::Done(_)) if interrupted => return Err(io::ErrorKind::Interrupted.into()),
+                    Ok(NetlinkPayload::Done(_)) if interrupted => {
+                        return Err(io::ErrorKind::Interrupted.into());
+                    }
                     Ok(NetlinkPayload::Done(_) | NetlinkPayload::Error(_)) => return Ok(answers),
                     Ok(_) => {}
                     // A device of a kind that is newer than our decoder is not one of those we care for.
@@ -389,7 +395,7 @@ fn discipline_of(message: RouteNetlinkMessage) -> Option<Discipline> {
 
 /// What has changed since the last time, as coarsely as the answer is asked for again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Changes {
+pub(crate) struct Changes {
     /// Links, addresses or queueing disciplines of this namespace.
     pub own: bool,
     /// Routes of this namespace.
@@ -402,13 +408,13 @@ pub struct Changes {
 
 /// The kernel's events: of this namespace, and of every namespace that has an id here.
 #[derive(Debug)]
-pub struct Events {
+pub(crate) struct Events {
     socket: AsyncFd<Socket>,
 }
 
 impl Events {
     /// In the network namespace of the calling thread, which must be inside a tokio runtime.
-    pub fn open() -> io::Result<Self> {
+    pub(crate) fn open() -> io::Result<Self> {
         /// `RTNLGRP_*` of linux/rtnetlink.h: links, queueing disciplines, addresses, IPv4 routes.
         const GROUPS: [u32; 5] = [1, 4, 5, 9, 7];
         /// A burst of a hundred pods starting at once; beyond it we read everything again.
@@ -427,7 +433,7 @@ impl Events {
     }
 
     /// Waits for a change, and returns all that have come in. Can be dropped while it waits and loses nothing.
-    pub async fn changes(&self) -> io::Result<Changes> {
+    pub(crate) async fn changes(&self) -> io::Result<Changes> {
         loop {
             let mut ready = self.socket.readable().await?;
             let changes = drain(self.socket.get_ref())?;
@@ -470,7 +476,7 @@ impl Changes {
     }
 
     /// Adds what came later.
-    pub fn merge(&mut self, other: Self) {
+    pub(crate) fn merge(&mut self, other: Self) {
         let Self { own, routes, namespaces, overrun } = other;
         self.own |= own;
         self.routes |= routes;

@@ -11,17 +11,17 @@ fn path(name: &str) -> PathBuf {
 }
 
 /// The value, without its line end.
-pub fn read(name: &str) -> io::Result<String> {
+pub(crate) fn read(name: &str) -> io::Result<String> {
     fs::read_to_string(path(name)).map(|text| text.trim_end().to_owned())
 }
 
 /// Whether the kernel has this setting.
-pub fn exists(name: &str) -> bool {
+pub(crate) fn exists(name: &str) -> bool {
     path(name).exists()
 }
 
 /// Writes a value unless it stands there already. Says what stood there before, if that was another.
-pub fn set(name: &str, value: &str) -> io::Result<Option<String>> {
+pub(crate) fn set(name: &str, value: &str) -> io::Result<Option<String>> {
     let found = read(name)?;
     if found == value {
         return Ok(None);

@@ -67,7 +67,7 @@ fn a_veth_whose_both_ends_are_here_is_no_pod() {
 fn uplinks_are_devices_with_an_address_or_a_route_and_nothing_of_ours() {
     in_namespace(|| {
         for device in ["eth0", "eth1", "idle", "kube-dummy-if", "docker0", "slave"] {
-            run(&format!("ip link add {device} type dummy; ip link set {device} up"));
+            run(&format!("ip link add {device} type bridge; ip link set {device} up"));
         }
         run("ip link add kube-bridge type bridge; ip link set kube-bridge up");
         run("ip link add br0 type bridge; ip link set br0 up; ip link set slave master br0");
@@ -137,7 +137,8 @@ fn watching<F: Future<Output = ()>>(act: impl FnOnce(mpsc::Receiver<LinkEvent>) 
 async fn expect(receiver: &mut mpsc::Receiver<LinkEvent>, what: impl Fn(&LinkEvent) -> bool) -> Duration {
     let start = Instant::now();
     loop {
-        let event = timeout(Duration::from_secs(5), receiver.recv()).await.expect("no such event in 5 s").unwrap();
+        let event =
+            timeout(Duration::from_secs(5), receiver.recv()).await.expect("no such event in 5 s").unwrap();
         if what(&event) {
             return start.elapsed();
         }
@@ -158,9 +159,10 @@ fn a_pod_is_bound_at_the_event_of_its_address_and_unbound_when_it_goes() {
             let waited = expect(&mut receiver, |event| matches!(event, LinkEvent::Bound { .. })).await;
             assert!(waited < Duration::from_millis(500), "{waited:?}");
             pod.run("ip addr add 10.244.0.8/24 dev eth0");
-            expect(&mut receiver, |event| {
-                matches!(event, LinkEvent::Bound { addresses, .. } if addresses.len() == 2)
-            })
+            expect(
+                &mut receiver,
+                |event| matches!(event, LinkEvent::Bound { addresses, .. } if addresses.len() == 2),
+            )
             .await;
             let port = index("veth1");
             run("ip link set veth1 nomaster");
@@ -172,11 +174,12 @@ fn a_pod_is_bound_at_the_event_of_its_address_and_unbound_when_it_goes() {
 #[test]
 fn an_uplink_that_gets_an_address_or_loses_its_last_is_told() {
     in_namespace(|| {
-        run("ip link add eth0 type dummy; ip link set eth0 up");
+        run("ip link add eth0 type bridge; ip link set eth0 up");
         watching(|mut receiver| async move {
             tokio::time::sleep(Duration::from_millis(50)).await;
             run("ip addr add 192.0.2.1/24 dev eth0");
-            expect(&mut receiver, |event| matches!(event, LinkEvent::Uplink { name, .. } if name == "eth0")).await;
+            expect(&mut receiver, |event| matches!(event, LinkEvent::Uplink { name, .. } if name == "eth0"))
+                .await;
             run("ip addr del 192.0.2.1/24 dev eth0");
             expect(&mut receiver, |event| matches!(event, LinkEvent::UplinkGone { .. })).await;
         });
