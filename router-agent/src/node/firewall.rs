@@ -1,0 +1,121 @@
+//! Accepts in the host's own firewall, where it has one.
+//!
+//! In nftables an accept ends one base chain only, and a drop in another is final; so where the host's `filter`
+//! table drops what is forwarded or comes in (Docker, ufw), our accepts have to stand in it. They carry comments by
+//! which operators and `cleanup` know them, and are put back when they are missing.
+//! Absent: anything that drops.
+
+use anyhow::Result;
+
+use crate::sys::iptables::{Iptables, Rule};
+
+/// Bit that our programs set on what they translated and passed to the stack.
+pub(crate) const MARK: u32 = 1 << 27;
+
+/// The rules, in the order in which they are put at the top. `node_interfaces` are those that hold the node's
+/// addresses.
+pub(crate) fn rules(node_interfaces: &[String]) -> Vec<Rule> {
+    let forward =
+        |direction: &str, device: &str, comment: &str| rule("FORWARD", &[direction, device], comment);
+    let mark = format!("{MARK:#x}/{MARK:#x}");
+    let mut rules = vec![
+        forward("-i", "kube-bridge", "allow outbound traffic from pods"),
+        forward("-o", "kube-bridge", "allow inbound traffic to pods"),
+        forward("-i", "kube-svc", "allow traffic to service addresses from kube-svc"),
+        forward("-o", "kube-svc", "allow traffic to service addresses to kube-svc"),
+    ];
+    rules.extend(node_interfaces.iter().map(|device| {
+        let comment = "allow outbound node port traffic on node interface with which node ip is associated";
+        forward("-o", device, comment)
+    }));
+    rules.push(rule(
+        "INPUT",
+        &["-m", "mark", "--mark", &mark],
+        "allow service traffic to processes of this node",
+    ));
+    rules.push(rule("INPUT", &["-i", "kube-svc"], "allow service traffic from processes of this node"));
+    rules
+}
+
+fn rule(chain: &'static str, matches: &[&str], comment: &str) -> Rule {
+    let target = ["-m", "comment", "--comment", comment, "-j", "ACCEPT"];
+    Rule { chain, arguments: matches.iter().chain(&target).map(ToString::to_string).collect() }
+}
+
+/// Puts the rules wherever a flavour of iptables filters, and says how many were missing.
+pub(crate) fn ensure(node_interfaces: &[String]) -> Result<usize> {
+    let mut inserted = 0;
+    for iptables in Iptables::filtering() {
+        for rule in rules(node_interfaces) {
+            inserted += usize::from(iptables.ensure(&rule)?);
+        }
+        if inserted > 0 {
+            tracing::info!(
+                program = iptables.name(),
+                rules = inserted,
+                "accepted our traffic in the host's firewall"
+            );
+        }
+    }
+    Ok(inserted)
+}
+
+/// Takes the rules out again.
+pub(crate) fn remove(node_interfaces: &[String]) -> Result<()> {
+    for iptables in Iptables::filtering() {
+        for rule in rules(node_interfaces) {
+            iptables.remove(&rule)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::testing::{in_namespace, run};
+
+    fn uplinks() -> Vec<String> {
+        vec!["eth0".to_owned()]
+    }
+
+    #[test]
+    fn a_host_without_a_firewall_gets_no_rule_and_no_table() {
+        in_namespace(|| {
+            assert_eq!(ensure(&uplinks()).unwrap(), 0);
+            assert_eq!(run("nft list tables"), "");
+        });
+    }
+
+    #[test]
+    fn a_dropping_firewall_gets_each_rule_once_above_its_own() {
+        in_namespace(|| {
+            run(
+                "iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -m conntrack --ctstate INVALID -j DROP",
+            );
+            run("iptables-nft -P INPUT DROP");
+            assert_eq!(ensure(&uplinks()).unwrap(), 7);
+            assert_eq!(ensure(&uplinks()).unwrap(), 0);
+            let listing = run("iptables-nft -S");
+            for rule in rules(&uplinks()) {
+                let comment = rule.arguments.iter().find(|word| word.starts_with("allow")).unwrap();
+                assert_eq!(listing.matches(comment.as_str()).count(), 1, "{listing}");
+            }
+            let drop = listing.find("INVALID -j DROP").unwrap();
+            assert!(listing.find("allow inbound traffic to pods").unwrap() < drop, "{listing}");
+            assert!(listing.contains("-A INPUT -m mark --mark 0x8000000/0x8000000"), "{listing}");
+        });
+    }
+
+    #[test]
+    fn a_deleted_rule_comes_back_and_removal_leaves_only_the_hosts_own() {
+        in_namespace(|| {
+            run("iptables-nft -P FORWARD DROP");
+            ensure(&uplinks()).unwrap();
+            run("iptables-nft -D FORWARD 1");
+            assert_eq!(ensure(&uplinks()).unwrap(), 1);
+            remove(&uplinks()).unwrap();
+            assert_eq!(run("iptables-nft -S"), "-P INPUT ACCEPT\n-P FORWARD DROP\n-P OUTPUT ACCEPT\n");
+        });
+    }
+}

@@ -1,0 +1,8 @@
+//! The node as input and as ground: its devices and what the kernel says of them, the `kube-svc` pair, kernel
+//! settings, and the host's own firewall.
+
+pub(crate) mod firewall;
+pub(crate) mod hooks;
+pub(crate) mod links;
+pub(crate) mod prepare;
+pub(crate) mod service_link;

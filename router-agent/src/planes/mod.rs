@@ -1,0 +1,3 @@
+//! Drivers: each reads one plane's tables from the kernel and applies planned writes to them.
+
+pub(crate) mod ebpf;
