@@ -4,6 +4,8 @@
 //!
 //! SIGTERM and SIGINT end the process and leave everything in the kernel as it is.
 
+pub(crate) mod kernel;
+
 use std::future::Future;
 use std::path::Path;
 use std::process::ExitCode;
@@ -41,12 +43,14 @@ pub(crate) trait KernelSide: Send + 'static {
     type Driver: Driver<EbpfPlane<[u8; 4]>> + Send;
 
     /// Prepares the host and starts telling of its links: each as it is now, then `Listed(Kind::Links)`, then
-    /// every change. `host` says, from when the cluster has listed, which routes are needed and who is who.
+    /// every change. `host` says, from when the cluster has listed, which routes are needed and who is who. What
+    /// has to go on runs in `parts`; a part that ends, ends the agent.
     fn start(
         self,
         services: &Services,
         events: mpsc::Sender<Event>,
         host: watch::Receiver<HostView>,
+        parts: &mut JoinSet<()>,
     ) -> impl Future<Output = anyhow::Result<Self::Driver>> + Send;
 }
 
@@ -161,7 +165,7 @@ async fn run(config: Config, kernel: impl KernelSide) -> anyhow::Result<()> {
     let cluster = Cluster::new(kinds);
     progress.send_modify(|progress| progress.unlisted.clone_from(cluster.unlisted()));
     let driver = match &config.services {
-        Some(services) => Some(kernel.start(services, events.clone(), host_seen.clone()).await?),
+        Some(services) => Some(kernel.start(services, events.clone(), host_seen.clone(), &mut parts).await?),
         None => None,
     };
     let settings = Settings {

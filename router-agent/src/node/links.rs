@@ -15,6 +15,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use router_core::cluster::{Event, Kind};
 use router_core::model::link::LinkEvent;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -294,11 +295,12 @@ impl Watcher {
     /// take nothing for granted. Ends when nobody listens any more.
     pub(crate) async fn run(
         mut self,
-        sender: mpsc::Sender<LinkEvent>,
+        sender: mpsc::Sender<Event>,
         mut prepare: impl FnMut(&View, bool) + Send,
     ) -> Result<()> {
         let mut changes = Changes { overrun: true, ..Changes::default() };
         let mut audit = Instant::now() + AUDIT;
+        let mut listed = false;
         loop {
             let view = self.reader.read(&changes).context("cannot read devices from the kernel")?;
             let auditing = changes.overrun;
@@ -306,10 +308,14 @@ impl Watcher {
                 prepare(&view, auditing);
             }
             for event in difference(&self.view, &view) {
-                if sender.send(event).await.is_err() {
+                if sender.send(Event::Link(event)).await.is_err() {
                     return Ok(());
                 }
             }
+            if !listed && sender.send(Event::Listed(Kind::Links)).await.is_err() {
+                return Ok(());
+            }
+            listed = true;
             self.view = view;
             changes = self.next(&mut audit).await?;
         }

@@ -17,11 +17,12 @@ use aya::Ebpf;
 use router_common::abi::{
     Backend, Device, DeviceKey, Frontend, FrontendKey, LAYOUT, Meta, Pod, PodKey, Slot, SlotKey, meta_flags,
 };
-use router_core::plan::ebpf::{Op, Tables};
+use router_core::plan::ebpf::{EbpfPlane, Op, Tables};
 use router_core::plan::{Group, Owner};
 
 use crate::node::firewall::MARK;
 use crate::node::links::View;
+use crate::reconcile::{Driver, Scope};
 use crate::sys::bpf::{Failure, MetaRow, Row, Table};
 use crate::sys::clock::monotonic;
 
@@ -111,6 +112,16 @@ pub(crate) struct EbpfDriver {
     devices: Table<Row<DeviceKey>, Row<Device>>,
     meta: SharedMeta,
     resting: tokio::sync::watch::Receiver<Arc<BTreeSet<u32>>>,
+}
+
+impl Driver<EbpfPlane<V4>> for EbpfDriver {
+    async fn read(&mut self, _: &Scope) -> Result<Tables<V4>> {
+        self.read_all()
+    }
+
+    async fn apply(&mut self, groups: &[Group<Op<V4>>]) -> Vec<(Owner, anyhow::Error)> {
+        self.apply_all(groups)
+    }
 }
 
 impl EbpfDriver {

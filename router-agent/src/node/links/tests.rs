@@ -122,7 +122,7 @@ fn what_goes_is_told_before_what_comes() {
 }
 
 /// Runs the watcher on this thread, with `act` on it too, interleaved at the awaits.
-fn watching<F: Future<Output = ()>>(act: impl FnOnce(mpsc::Receiver<LinkEvent>) -> F) {
+fn watching<F: Future<Output = ()>>(act: impl FnOnce(mpsc::Receiver<Event>) -> F) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let watcher = Watcher::open().unwrap();
@@ -134,12 +134,14 @@ fn watching<F: Future<Output = ()>>(act: impl FnOnce(mpsc::Receiver<LinkEvent>) 
     });
 }
 
-async fn expect(receiver: &mut mpsc::Receiver<LinkEvent>, what: impl Fn(&LinkEvent) -> bool) -> Duration {
+async fn expect(receiver: &mut mpsc::Receiver<Event>, what: impl Fn(&LinkEvent) -> bool) -> Duration {
     let start = Instant::now();
     loop {
         let event =
             timeout(Duration::from_secs(5), receiver.recv()).await.expect("no such event in 5 s").unwrap();
-        if what(&event) {
+        if let Event::Link(event) = event
+            && what(&event)
+        {
             return start.elapsed();
         }
     }
