@@ -41,7 +41,7 @@ pub(crate) trait KernelSide: Send + 'static {
     type Driver: Driver<EbpfPlane<[u8; 4]>> + Send;
 
     /// Prepares the host and starts telling of its links: each as it is now, then `Listed(Kind::Links)`, then
-    /// every change. `host` says, from when the cluster has listed, which routes are needed and who is who.
+    /// every change. The telling goes on after this returns: nothing takes events before. `host` says, from when the cluster has listed, which routes are needed and who is who.
     fn start(
         self,
         services: &Services,
@@ -136,13 +136,19 @@ fn run_to_end(config: Config, kernel: impl KernelSide) -> anyhow::Result<()> {
         let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
         tokio::select! {
             outcome = run(config, kernel) => outcome,
-            _ = terminate.recv() => Ok(info!("SIGTERM: leaving, with everything in the kernel as it is")),
-            _ = interrupt.recv() => Ok(info!("SIGINT: leaving, with everything in the kernel as it is")),
+            _ = terminate.recv() => leave("SIGTERM"),
+            _ = interrupt.recv() => leave("SIGINT"),
         }
     });
     // A thread that waits for a name server is not waited for.
     runtime.shutdown_background();
     outcome
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "it is one of several ways to end")]
+fn leave(signal: &str) -> anyhow::Result<()> {
+    info!("{signal}: leaving, with everything in the kernel as it is");
+    Ok(())
 }
 
 /// Runs until something that cannot be mended at start, or until dropped.
