@@ -140,13 +140,19 @@ fn run_to_end(config: Config, kernel: impl KernelSide) -> anyhow::Result<()> {
         let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
         tokio::select! {
             outcome = run(config, kernel) => outcome,
-            _ = terminate.recv() => Ok(info!("SIGTERM: leaving, with everything in the kernel as it is")),
-            _ = interrupt.recv() => Ok(info!("SIGINT: leaving, with everything in the kernel as it is")),
+            _ = terminate.recv() => leave("SIGTERM"),
+            _ = interrupt.recv() => leave("SIGINT"),
         }
     });
     // A thread that waits for a name server is not waited for.
     runtime.shutdown_background();
     outcome
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "it is one of several ways to end")]
+fn leave(signal: &str) -> anyhow::Result<()> {
+    info!("{signal}: leaving, with everything in the kernel as it is");
+    Ok(())
 }
 
 /// Runs until something that cannot be mended at start, or until dropped.

@@ -9,6 +9,7 @@ use crate::pflag::{self, Flag, Signed, Store};
 
 /// Every flag's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "upstream's switches are independent of each other")]
 pub(crate) struct Flags {
     pub(crate) auto_mtu: bool,
     pub(crate) attach: String,

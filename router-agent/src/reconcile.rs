@@ -85,6 +85,8 @@ pub(crate) struct Reconciler<P: Plane, D> {
     dirty: BTreeSet<Owner>,
     held: BTreeMap<Owner, Held>,
     unreadable: u32,
+    /// Something came that the host's view may depend on; endpoints do not.
+    view_stale: bool,
     pace: Pace,
     started: Instant,
     audit_at: Instant,
@@ -114,6 +116,7 @@ where
             dirty: BTreeSet::new(),
             held: BTreeMap::new(),
             unreadable: 0,
+            view_stale: true,
             pace: Pace::default(),
             started: now,
             audit_at: now,
@@ -152,6 +155,8 @@ where
     fn absorb(&mut self, events: impl Iterator<Item = Event>) {
         for event in events {
             trace!("{event:?}");
+            let aside = matches!(event, Event::Slice(_) | Event::SliceGone(_) | Event::Problems(..));
+            self.view_stale |= !aside;
             self.dirty.extend(self.cluster.absorb(event));
         }
     }
@@ -179,9 +184,8 @@ where
         }
         let (ready, waiting): (Vec<_>, Vec<_>) = self.held.iter().partition(|(_, held)| held.retry_at <= now);
         owners.extend(ready.into_iter().map(|(owner, _)| owner.clone()));
-        let waiting: BTreeMap<Owner, ()> =
-            waiting.into_iter().map(|(owner, _)| (owner.clone(), ())).collect();
-        owners.retain(|owner| !waiting.contains_key(owner));
+        let waiting: BTreeSet<Owner> = waiting.into_iter().map(|(owner, _)| owner.clone()).collect();
+        owners.retain(|owner| !waiting.contains(owner));
         let groups = P::plan_all(&self.cluster, &mut have, &owners, now - self.started);
         let ops: usize = groups.iter().map(|group| group.puts.len() + group.dels.len()).sum();
         let failed = self.apply(groups, &waiting).await;
@@ -225,7 +229,7 @@ where
     async fn apply(
         &mut self,
         groups: Vec<Group<P::Op>>,
-        waiting: &BTreeMap<Owner, ()>,
+        waiting: &BTreeSet<Owner>,
     ) -> BTreeMap<Owner, Error> {
         let mut failed: BTreeMap<Owner, Error> = BTreeMap::new();
         let Some(driver) = self.driver.as_mut() else { return failed };
@@ -234,7 +238,7 @@ where
             let (mut puts, mut dels) = (Vec::new(), Vec::new());
             for group in wave {
                 let Group { owner, needs, .. } = &group;
-                if held_back(&group, &failed) || held_back(&group, waiting) {
+                if held_back(&group, |need| failed.contains_key(need) || waiting.contains(need)) {
                     let needs: Vec<String> = needs.iter().map(ToString::to_string).collect();
                     failed.insert(owner.clone(), anyhow!("waits for {}, which failed", needs.join(" or ")));
                     continue;
@@ -304,7 +308,7 @@ where
             }
             changed
         });
-        if unlisted.is_empty() {
+        if unlisted.is_empty() && std::mem::take(&mut self.view_stale) {
             let view = self.cluster.host_view(&self.settings.cluster_ip_ranges);
             self.outlets.host.send_if_modified(|host| {
                 let changed = *host != view;
@@ -325,7 +329,7 @@ async fn carry_out<P: Plane, D: Driver<P>>(
 
 /// 100 ms after the first failure, then twice as long each time, a minute at most.
 fn backoff(attempts: u32) -> Duration {
-    Duration::from_millis(100 << attempts.saturating_sub(1).min(10)).min(Duration::from_secs(60))
+    Duration::from_millis(100 << attempts.saturating_sub(1).min(10)).min(Duration::from_mins(1))
 }
 
 /// The distance between passes: none after a rest, growing while they follow one another.

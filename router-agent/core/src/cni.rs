@@ -53,9 +53,9 @@ fn bridge_of(top: &mut Map<String, Value>) -> Result<&mut Map<String, Value>, Er
     let plugins = top.get_mut("plugins").and_then(Value::as_array_mut).ok_or(Error::NoPlugins)?;
     let types: Vec<String> =
         plugins.iter().map(|plugin| type_of(plugin).unwrap_or("no type").to_owned()).collect();
-    let bridge = plugins.iter_mut().filter(|plugin| type_of(plugin) == Some("bridge"));
+    let mut bridge = plugins.iter_mut().filter(|plugin| type_of(plugin) == Some("bridge"));
     let listed = if types.is_empty() { "none at all".to_owned() } else { types.join(", ") };
-    bridge.filter_map(Value::as_object_mut).next().ok_or(Error::NoBridge(listed))
+    bridge.find_map(Value::as_object_mut).ok_or(Error::NoBridge(listed))
 }
 
 /// A configuration that is itself a bridge plugin.

@@ -63,7 +63,8 @@ pub(crate) struct ServiceSpec {
 pub(crate) struct Port {
     pub(crate) name: Option<String>,
     pub(crate) protocol: Option<String>,
-    pub(crate) port: Option<i64>,
+    #[serde(rename = "port")]
+    pub(crate) number: Option<i64>,
 }
 
 #[derive(Clone, Debug, Deserialize, Resource)]

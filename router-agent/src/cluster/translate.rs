@@ -82,12 +82,11 @@ pub(crate) fn node(object: &narrow::Node) -> Vec<Event> {
     let mut addresses = Vec::new();
     for kind in ["InternalIP", "ExternalIP"] {
         for entry in listed.iter().filter(|entry| entry.kind == kind) {
-            match entry.address.parse::<IpAddr>() {
-                Ok(address) => addresses.push(address),
-                Err(_) => {
-                    let text = format!("its {kind} {:?} is no IP address", entry.address);
-                    wrong.add("BadAddress", &text, "correct status.addresses, which the kubelet writes");
-                }
+            if let Ok(address) = entry.address.parse::<IpAddr>() {
+                addresses.push(address);
+            } else {
+                let text = format!("its {kind} {:?} is no IP address", entry.address);
+                wrong.add("BadAddress", &text, "correct status.addresses, which the kubelet writes");
             }
         }
     }
@@ -111,12 +110,11 @@ pub(crate) fn pod(object: &narrow::Pod) -> Vec<Event> {
     }
     let mut addresses = Vec::new();
     for text in listed.iter().filter(|text| !text.is_empty()) {
-        match text.parse() {
-            Ok(address) => addresses.push(address),
-            Err(_) => {
-                let text = format!("its address {text:?} is no IP address");
-                wrong.add("BadAddress", &text, "correct status.podIPs, which the kubelet writes");
-            }
+        if let Ok(address) = text.parse() {
+            addresses.push(address);
+        } else {
+            let text = format!("its address {text:?} is no IP address");
+            wrong.add("BadAddress", &text, "correct status.podIPs, which the kubelet writes");
         }
     }
     let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
@@ -170,7 +168,7 @@ fn service_ports(spec: &narrow::ServiceSpec, wrong: &mut Wrong) -> Vec<ServicePo
 
 /// A port without a number means all ports, which no frontend of ours does.
 fn slice_ports(listed: &[narrow::Port], wrong: &mut Wrong) -> Vec<SlicePort> {
-    let numbered = listed.iter().filter(|port| port.port.is_some());
+    let numbered = listed.iter().filter(|port| port.number.is_some());
     let read = numbered.filter_map(|port| {
         let (protocol, number) = port_of(port, wrong)?;
         Some(SlicePort { name: port.name.clone().unwrap_or_default(), protocol, port: number })
@@ -192,9 +190,9 @@ fn port_of(port: &narrow::Port, wrong: &mut Wrong) -> Option<(Protocol, u16)> {
             return None;
         }
     };
-    let number = port.port.and_then(|number| u16::try_from(number).ok()).filter(|number| *number != 0);
+    let number = port.number.and_then(|number| u16::try_from(number).ok()).filter(|number| *number != 0);
     if number.is_none() {
-        let shown = port.port.map_or("missing".to_owned(), |number| number.to_string());
+        let shown = port.number.map_or("missing".to_owned(), |number| number.to_string());
         let text = format!("the number of its port {name:?} is {shown}");
         wrong.add("BadPort", &text, "give the port a number from 1 to 65535");
     }
@@ -256,12 +254,11 @@ fn pod_cidrs(metadata: &ObjectMeta, spec: &narrow::NodeSpec, wrong: &mut Wrong) 
     }
     let mut cidrs = Vec::new();
     for text in &listed {
-        match text.trim().parse::<IpNet>() {
-            Ok(cidr) => cidrs.push(cidr.trunc()),
-            Err(_) => {
-                let text = format!("{text:?} in {source} is no range");
-                wrong.add("BadPodCIDR", &text, "write it as address/length, such as 10.1.0.0/24");
-            }
+        if let Ok(cidr) = text.trim().parse::<IpNet>() {
+            cidrs.push(cidr.trunc());
+        } else {
+            let text = format!("{text:?} in {source} is no range");
+            wrong.add("BadPodCIDR", &text, "write it as address/length, such as 10.1.0.0/24");
         }
     }
     cidrs

@@ -145,7 +145,7 @@ fn slice(vip: u8, hosts: std::ops::Range<u8>) -> Event {
     })
 }
 
-const HOUR: Duration = Duration::from_secs(3_600);
+const HOUR: Duration = Duration::from_hours(1);
 
 #[tokio::test]
 async fn nothing_is_read_or_planned_before_every_kind_has_listed() {

@@ -20,7 +20,7 @@ pub(super) struct Pods {
     veths: BTreeMap<u32, Veth>,
     /// By address, in the order in which they were seen to have it.
     claims: BTreeMap<IpAddr, Vec<u32>>,
-    pods: BTreeMap<Key, Pod>,
+    by_name: BTreeMap<Key, Pod>,
 }
 
 impl Pods {
@@ -42,8 +42,8 @@ impl Pods {
     /// Sets or removes a pod of the API. It owns no row: it lends a name.
     pub(super) fn set_pod(&mut self, key: Key, pod: Option<Pod>, problems: &mut Problems) -> BTreeSet<Owner> {
         match pod {
-            Some(pod) => self.pods.insert(key, pod),
-            None => self.pods.remove(&key),
+            Some(pod) => self.by_name.insert(key, pod),
+            None => self.by_name.remove(&key),
         };
         self.judge(problems);
         BTreeSet::new()
@@ -105,7 +105,7 @@ impl Pods {
     }
 
     fn live(&self) -> impl Iterator<Item = &Pod> {
-        self.pods.values().filter(|pod| !pod.host_network && !pod.ended)
+        self.by_name.values().filter(|pod| !pod.host_network && !pod.ended)
     }
 
     fn owners_of(&self, ifindex: u32) -> BTreeSet<Owner> {

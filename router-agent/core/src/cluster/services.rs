@@ -20,7 +20,7 @@ struct Claim {
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Services {
-    services: BTreeMap<Key, Service>,
+    by_name: BTreeMap<Key, Service>,
     slices: BTreeMap<Key, BTreeMap<Key, Slice>>,
     slice_service: BTreeMap<Key, Key>,
     claims: BTreeMap<Frontend, BTreeSet<Claim>>,
@@ -35,17 +35,17 @@ impl Services {
         service: Option<Service>,
         problems: &mut Problems,
     ) -> BTreeSet<Owner> {
-        if self.services.get(&key) == service.as_ref() {
+        if self.by_name.get(&key) == service.as_ref() {
             return BTreeSet::new();
         }
         let mut touched = BTreeSet::new();
         let mut concerned = BTreeSet::from([key.clone()]);
-        if let Some(old) = self.services.remove(&key) {
+        if let Some(old) = self.by_name.remove(&key) {
             self.unclaim(&old, &mut touched, &mut concerned);
         }
         if let Some(new) = service {
             self.claim(&new, &mut touched, &mut concerned);
-            self.services.insert(key, new);
+            self.by_name.insert(key, new);
         }
         for service in concerned {
             let subject = Subject::Service(service.clone());
@@ -135,13 +135,13 @@ impl Services {
     }
 
     fn owners_of(&self, service: &Key) -> Vec<Owner> {
-        let service = self.services.get(service);
+        let service = self.by_name.get(service);
         service.into_iter().flat_map(claims_of).map(|(frontend, _)| Owner::Frontend(frontend)).collect()
     }
 
     /// Frontends that `service` wants and another has.
     fn conflicts(&self, service: &Key) -> Vec<Problem> {
-        let Some(service) = self.services.get(service) else { return Vec::new() };
+        let Some(service) = self.by_name.get(service) else { return Vec::new() };
         let lost = claims_of(service).filter_map(|(frontend, claim)| {
             let winner = self.claims.get(&frontend)?.first()?;
             (*winner != claim).then(|| conflict(&frontend, &claim, winner))

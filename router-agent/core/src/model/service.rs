@@ -48,7 +48,7 @@ pub struct Service {
     pub key: Key,
     /// Seconds since 1970 of its creation: the older of two that claim one frontend wins.
     pub created: i64,
-    /// Its ClusterIPs, of either family.
+    /// Every ClusterIP, of either family.
     pub cluster_ips: Vec<IpAddr>,
     pub ports: Vec<ServicePort>,
 }
@@ -62,7 +62,7 @@ pub struct ServicePort {
     pub port: u16,
 }
 
-/// An EndpointSlice: endpoints of one service, all on the same ports.
+/// An `EndpointSlice`: endpoints of one service, all on the same ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slice {
     pub key: Key,

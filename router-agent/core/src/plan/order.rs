@@ -1,6 +1,6 @@
 //! In which order groups are applied, and who waits for whom.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::{Group, Owner};
 
@@ -24,9 +24,9 @@ pub fn waves<Op>(groups: Vec<Group<Op>>) -> Vec<Vec<Group<Op>>> {
     waves
 }
 
-/// Whether `group` needs one of `failed`.
-pub fn held_back<Op, T>(group: &Group<Op>, failed: &BTreeMap<Owner, T>) -> bool {
-    group.needs.iter().any(|need| failed.contains_key(need))
+/// Whether `group` needs an owner that has failed.
+pub fn held_back<Op>(group: &Group<Op>, has_failed: impl Fn(&Owner) -> bool) -> bool {
+    group.needs.iter().any(has_failed)
 }
 
 #[cfg(test)]
