@@ -386,11 +386,15 @@ mod tests {
         let mut driver = driver();
         let generation = |driver: &EbpfDriver| driver.meta.get().unwrap().generation;
         let before = generation(&driver);
-        driver.apply_all(&[service(
-            vec![Op::PutFrontend(vip(), Frontend { service: 1, count: 0 })],
-            Vec::new(),
-        )]);
-        assert_eq!(generation(&driver), before);
+        let put = |ops| [service(ops, Vec::new())];
+        driver.apply_all(&put(vec![Op::PutFrontend(vip(), Frontend { service: 1, count: 0 })]));
+        driver.apply_all(&put(vec![Op::PutBackend(5, backend(5))]));
+        driver.apply_all(&put(vec![Op::PutBackend(5, backend(5))]));
+        assert_eq!(generation(&driver), before, "what is new, or as it was, is in no flow");
+        driver.apply_all(&put(vec![Op::PutBackend(5, backend(6))]));
+        assert_eq!(generation(&driver), before + 1);
+        driver.apply_all(&put(vec![Op::PutPod(pod(1), POD)]));
+        assert_eq!(generation(&driver), before + 2);
         driver.apply_all(&[service(Vec::new(), vec![Op::DeleteBackend(5)])]);
         assert_eq!(generation(&driver), before + 3);
         driver.apply_all(&[]);
