@@ -192,8 +192,8 @@ impl Sweeper {
         })
     }
 
-    /// Sweeps every ten seconds, and tells what it found.
-    pub(crate) async fn run(mut self, found: watch::Sender<Arc<Swept>>) {
+    /// Sweeps every ten seconds until the process ends, and tells what it found.
+    pub(crate) async fn run(mut self, found: watch::Sender<Arc<Swept>>) -> Result<()> {
         let mut ticks = interval(PERIOD);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {

@@ -1,13 +1,353 @@
-//! The loop.
-use router_core::plan::{Group, Owner, Plane};
-use std::collections::BTreeSet;
+//! One loop from events to the kernel: absorb, plan what is dirty, apply, and read again whenever in doubt.
+//!
+//! A first change is planned at once; under a storm passes keep a growing distance, up to 50 ms, so that many
+//! events cost one pass. Nothing is planned before every kind that is followed has listed once. A group that
+//! fails holds back the groups that need it and is tried again, ever more rarely; everything is compared with
+//! the kernel at start, after a failure and on the sync timer.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+use anyhow::{Error, anyhow};
+use ipnet::IpNet;
+use router_core::cluster::{Cluster, Event, HostView, Kind};
+use router_core::plan::order::{held_back, waves};
+use router_core::plan::{Group, Owner, Plane};
+use router_core::problem::{Finder, Problem, Subject};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, info, trace};
+
+use crate::cluster::report;
+
+/// What to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
+    /// Every row.
     All,
+    /// At least the rows of these.
+    #[expect(dead_code, reason = "the loop knows what it wrote, and in doubt reads everything")]
     Owners(BTreeSet<Owner>),
 }
 
+/// The IO half of a plane.
 pub(crate) trait Driver<P: Plane> {
-    fn read(&mut self, scope: &Scope) -> impl Future<Output = anyhow::Result<P::Tables>> + Send;
-    fn apply(&mut self, groups: &[Group<P::Op>]) -> impl Future<Output = Vec<(Owner, anyhow::Error)>> + Send;
+    /// What the kernel holds.
+    fn read(&mut self, scope: &Scope) -> impl Future<Output = Result<P::Tables, Error>> + Send;
+
+    /// Carries groups out: the puts of all in order, then the deletes of all in order. Whoever fails is returned
+    /// with the reason, and had nothing more done after the op that failed.
+    fn apply(&mut self, groups: &[Group<P::Op>]) -> impl Future<Output = Vec<(Owner, Error)>> + Send;
 }
+
+/// How far we are: what `app` waits for at start.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub(crate) struct Progress {
+    /// Kinds that have not listed yet.
+    pub(crate) unlisted: BTreeSet<Kind>,
+    /// The API knows our Node.
+    pub(crate) has_node: bool,
+    /// A comparison with the kernel has been carried out in full.
+    pub(crate) in_step: bool,
+}
+
+/// What the loop tells others: of each, only the latest counts.
+#[derive(Debug)]
+pub(crate) struct Outlets {
+    pub(crate) progress: watch::Sender<Progress>,
+    pub(crate) host: watch::Sender<HostView>,
+}
+
+/// What the loop is told once.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) sync_period: Duration,
+    pub(crate) cluster_ip_ranges: Vec<IpNet>,
+}
+
+/// Events that are absorbed before a pass is looked at.
+const BATCH: usize = 1_024;
+
+/// Longest distance between passes under a storm.
+const SLOWEST: Duration = Duration::from_millis(50);
+
+/// The loop's state. The cluster is its alone.
+pub(crate) struct Reconciler<P: Plane, D> {
+    cluster: Cluster,
+    /// `None`: nothing is programmed, and what is known is passed on all the same.
+    driver: Option<D>,
+    settings: Settings,
+    outlets: Outlets,
+    /// What the kernel holds, as far as we know; `None` in doubt.
+    have: Option<P::Tables>,
+    dirty: BTreeSet<Owner>,
+    held: BTreeMap<Owner, Held>,
+    unreadable: u32,
+    pace: Pace,
+    started: Instant,
+    audit_at: Instant,
+}
+
+/// An owner that failed.
+struct Held {
+    attempts: u32,
+    retry_at: Instant,
+    subject: Subject,
+    problem: Problem,
+}
+
+impl<P, D> Reconciler<P, D>
+where
+    P: Plane<Want = Cluster>,
+    D: Driver<P>,
+{
+    pub(crate) fn new(cluster: Cluster, driver: Option<D>, settings: Settings, outlets: Outlets) -> Self {
+        let now = Instant::now();
+        Self {
+            cluster,
+            driver,
+            settings,
+            outlets,
+            have: None,
+            dirty: BTreeSet::new(),
+            held: BTreeMap::new(),
+            unreadable: 0,
+            pace: Pace::default(),
+            started: now,
+            audit_at: now,
+        }
+    }
+
+    /// Runs until every sender of events is gone. May be dropped at any await: every prefix of what it does
+    /// leaves a working data plane.
+    pub(crate) async fn run(mut self, mut events: mpsc::Receiver<Event>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            let due = self.due();
+            let wake = pin!(async {
+                match due {
+                    Some(due) => sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            });
+            tokio::select! {
+                count = events.recv_many(&mut batch, BATCH) => {
+                    if count == 0 {
+                        return;
+                    }
+                    self.absorb(batch.drain(..));
+                }
+                () = wake => {}
+            }
+            if self.due().is_some_and(|due| due <= Instant::now()) {
+                self.pass().await;
+            }
+            report::log(self.cluster.problems_mut().take_changes());
+            self.tell();
+        }
+    }
+
+    fn absorb(&mut self, events: impl Iterator<Item = Event>) {
+        for event in events {
+            trace!("{event:?}");
+            self.dirty.extend(self.cluster.absorb(event));
+        }
+    }
+
+    /// When the next pass is due, if there is anything to do.
+    fn due(&self) -> Option<Instant> {
+        self.driver.as_ref().filter(|_| self.cluster.unlisted().is_empty())?;
+        let retry = self.held.values().map(|held| held.retry_at).min();
+        let timers = retry.into_iter().chain([self.audit_at]).min();
+        let work = !self.dirty.is_empty() || (self.have.is_none() && self.unreadable == 0);
+        if work && self.unreadable == 0 { Some(self.pace.next()) } else { timers }
+    }
+
+    async fn pass(&mut self) {
+        let now = Instant::now();
+        if self.audit_at <= now {
+            self.have = None;
+        }
+        let all = self.have.is_none();
+        let Some(mut have) = self.take_tables().await else { return };
+        let mut owners = std::mem::take(&mut self.dirty);
+        if all {
+            owners.extend(P::owners(&self.cluster, &have));
+            self.audit_at = now + self.settings.sync_period;
+        }
+        let (ready, waiting): (Vec<_>, Vec<_>) = self.held.iter().partition(|(_, held)| held.retry_at <= now);
+        owners.extend(ready.into_iter().map(|(owner, _)| owner.clone()));
+        let waiting: BTreeMap<Owner, ()> =
+            waiting.into_iter().map(|(owner, _)| (owner.clone(), ())).collect();
+        owners.retain(|owner| !waiting.contains_key(owner));
+        let groups = P::plan_all(&self.cluster, &mut have, &owners, now - self.started);
+        let ops: usize = groups.iter().map(|group| group.puts.len() + group.dels.len()).sum();
+        let failed = self.apply(groups, &waiting).await;
+        let outcome = (failed.len(), Instant::now() - now);
+        debug!("{} owners planned, {ops} ops, {} failed, in {:?}", owners.len(), outcome.0, outcome.1);
+        if failed.is_empty() {
+            self.have = Some(have);
+        }
+        self.settle(owners, failed);
+        self.pace.passed(Instant::now());
+        self.outlets.progress.send_if_modified(|progress| {
+            all && self.have.is_some() && !std::mem::replace(&mut progress.in_step, true)
+        });
+    }
+
+    /// What the kernel holds: what we know, or what we read.
+    async fn take_tables(&mut self) -> Option<P::Tables> {
+        if let Some(have) = self.have.take() {
+            return Some(have);
+        }
+        let read = self.driver.as_mut()?.read(&Scope::All).await;
+        let subject = Subject::Table("of every kind".to_owned());
+        let found = match &read {
+            Ok(_) => Vec::new(),
+            Err(error) => vec![Problem {
+                subject: subject.clone(),
+                reason: "NotReadable",
+                text: format!("{error:#}"),
+                remedy: "nothing is changed until they can be read; it is tried again".to_owned(),
+            }],
+        };
+        self.cluster.problems_mut().set(Finder::Apply, &subject, found);
+        self.unreadable = if read.is_ok() { 0 } else { self.unreadable + 1 };
+        if read.is_err() {
+            self.audit_at = Instant::now() + backoff(self.unreadable);
+        }
+        read.ok()
+    }
+
+    /// Puts in the order of `needs`, then deletes in reverse. Who needs one of `waiting` waits too.
+    async fn apply(
+        &mut self,
+        groups: Vec<Group<P::Op>>,
+        waiting: &BTreeMap<Owner, ()>,
+    ) -> BTreeMap<Owner, Error> {
+        let mut failed: BTreeMap<Owner, Error> = BTreeMap::new();
+        let Some(driver) = self.driver.as_mut() else { return failed };
+        let mut later = Vec::new();
+        for wave in waves(groups) {
+            let (mut puts, mut dels) = (Vec::new(), Vec::new());
+            for group in wave {
+                let Group { owner, needs, .. } = &group;
+                if held_back(&group, &failed) || held_back(&group, waiting) {
+                    let needs: Vec<String> = needs.iter().map(ToString::to_string).collect();
+                    failed.insert(owner.clone(), anyhow!("waits for {}, which failed", needs.join(" or ")));
+                    continue;
+                }
+                let (owner, needs) = (owner.clone(), needs.clone());
+                for op in group.puts.iter().chain(&group.dels) {
+                    trace!("{op}");
+                }
+                puts.push(Group {
+                    owner: owner.clone(),
+                    needs: needs.clone(),
+                    puts: group.puts,
+                    dels: Vec::new(),
+                });
+                dels.push(Group { owner, needs, puts: Vec::new(), dels: group.dels });
+            }
+            failed.extend(carry_out(driver, puts).await);
+            later.push(dels);
+        }
+        for mut dels in later.into_iter().rev() {
+            dels.retain(|group| !failed.contains_key(&group.owner));
+            failed.extend(carry_out(driver, dels).await);
+        }
+        failed
+    }
+
+    /// Remembers who failed, forgets who no longer does, and says so.
+    fn settle(&mut self, planned: BTreeSet<Owner>, mut failed: BTreeMap<Owner, Error>) {
+        let mut subjects = BTreeSet::new();
+        for owner in planned {
+            let before = self.held.remove(&owner);
+            subjects.extend(before.iter().map(|held| held.subject.clone()));
+            let Some(error) = failed.remove(&owner) else { continue };
+            let subject = P::subject(&self.cluster, &owner);
+            let attempts = before.map_or(1, |held| held.attempts + 1);
+            subjects.insert(subject.clone());
+            let problem = Problem {
+                subject: subject.clone(),
+                reason: "NotProgrammed",
+                text: format!("{owner}: {error:#}"),
+                remedy: "it is tried again; everything else goes on".to_owned(),
+            };
+            self.held.insert(
+                owner,
+                Held { attempts, retry_at: Instant::now() + backoff(attempts), subject, problem },
+            );
+        }
+        for subject in subjects {
+            let found =
+                self.held.values().filter(|held| held.subject == subject).map(|held| held.problem.clone());
+            self.cluster.problems_mut().set(Finder::Apply, &subject, found.collect());
+        }
+    }
+
+    /// Passes on what others wait for, where it changed.
+    fn tell(&mut self) {
+        let unlisted = self.cluster.unlisted();
+        let has_node = self.cluster.node().is_some();
+        self.outlets.progress.send_if_modified(|progress| {
+            let changed = progress.unlisted != *unlisted || progress.has_node != has_node;
+            if changed {
+                progress.unlisted.clone_from(unlisted);
+                progress.has_node = has_node;
+            }
+            if changed && unlisted.is_empty() {
+                info!("everything that is followed has listed");
+            }
+            changed
+        });
+        if unlisted.is_empty() {
+            let view = self.cluster.host_view(&self.settings.cluster_ip_ranges);
+            self.outlets.host.send_if_modified(|host| {
+                let changed = *host != view;
+                *host = view;
+                changed
+            });
+        }
+    }
+}
+
+async fn carry_out<P: Plane, D: Driver<P>>(
+    driver: &mut D,
+    mut groups: Vec<Group<P::Op>>,
+) -> Vec<(Owner, Error)> {
+    groups.retain(|group| !group.is_empty());
+    if groups.is_empty() { Vec::new() } else { driver.apply(&groups).await }
+}
+
+/// 100 ms after the first failure, then twice as long each time, a minute at most.
+fn backoff(attempts: u32) -> Duration {
+    Duration::from_millis(100 << attempts.saturating_sub(1).min(10)).min(Duration::from_secs(60))
+}
+
+/// The distance between passes: none after a rest, growing while they follow one another.
+#[derive(Debug, Default)]
+struct Pace {
+    last: Option<Instant>,
+    gap: Duration,
+}
+
+impl Pace {
+    /// When the next pass may start.
+    fn next(&self) -> Instant {
+        self.last.map_or_else(Instant::now, |last| last + self.gap)
+    }
+
+    /// A pass has ended.
+    fn passed(&mut self, now: Instant) {
+        let rested = self.last.is_none_or(|last| now.saturating_duration_since(last) > 2 * SLOWEST);
+        self.gap = if rested { Duration::from_millis(2) } else { (self.gap * 2).min(SLOWEST) };
+        self.last = Some(now);
+    }
+}
+
+#[cfg(test)]
+mod tests;

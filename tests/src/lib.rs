@@ -1,3 +1,13 @@
 //! What the tests and the lab are made of.
 
+pub mod apiserver;
+pub mod binaries;
+pub mod enter;
+pub mod kubelet;
+pub mod node;
 pub mod packets;
+pub mod probe;
+pub mod sandbox;
+pub mod serve;
+pub mod tools;
+pub mod topology;

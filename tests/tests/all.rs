@@ -1,5 +1,10 @@
 //! The integration tests, in one binary.
 
+#[cfg(test)]
 mod all {
+    mod apiserver;
+    mod hosts;
+    mod kubelet;
     mod packets;
+    mod pods;
 }

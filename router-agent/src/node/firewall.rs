@@ -5,11 +5,7 @@
 //! which operators and `cleanup` know them, and are put back when they are missing.
 //! Absent: anything that drops.
 
-use std::time::Duration;
-
 use anyhow::Result;
-use tokio::sync::watch;
-use tokio::time::timeout;
 
 use crate::sys::iptables::{Iptables, Rule};
 
@@ -62,22 +58,6 @@ pub(crate) fn ensure(node_interfaces: &[String]) -> Result<usize> {
         }
     }
     Ok(inserted)
-}
-
-/// Puts back what is missing, now, whenever the interfaces change, and every minute. Ends when nobody tells any more.
-pub(crate) async fn keep(mut node_interfaces: watch::Receiver<Vec<String>>) {
-    const PERIOD: Duration = Duration::from_mins(1);
-    loop {
-        let interfaces = node_interfaces.borrow_and_update().clone();
-        match tokio::task::spawn_blocking(move || ensure(&interfaces)).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::warn!("cannot accept our traffic in the host's firewall: {error:#}"),
-            Err(error) => tracing::error!("the check of the host's firewall broke off: {error}"),
-        }
-        if let Ok(Err(_)) = timeout(PERIOD, node_interfaces.changed()).await {
-            return;
-        }
-    }
 }
 
 /// Takes the rules out again.

@@ -9,10 +9,10 @@ use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, HashMap, MapData};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
-use router_common::abi::{PodKey, Row as Layout};
+use router_common::abi::{Backend, DeviceKey, Fragment, FragmentKey, PodKey, Row as Layout};
 use router_common::verdict::{DropReason, Verdict};
 
-use super::{Case, Hook, Outcome, World};
+use super::{Case, Hook, Outcome, V4, World};
 
 /// Carries a row into a map.
 #[derive(Clone, Copy)]
@@ -44,53 +44,56 @@ pub fn object_path() -> Result<PathBuf> {
     Ok(folder.join("bpf/kube-router.bpf.o"))
 }
 
-/// The programs and maps, loaded for one case.
+/// The programs and maps, loaded once for many cases.
 #[derive(Debug)]
 pub struct Loaded {
     ebpf: Ebpf,
 }
 
 impl Loaded {
-    /// Loads the object and fills its maps.
-    pub fn new(path: &Path, world: &World) -> Result<Self> {
+    /// Loads the object, and every program of it.
+    pub fn new(path: &Path) -> Result<Self> {
         let mut ebpf =
             EbpfLoader::new().load_file(path).with_context(|| format!("cannot load {}", path.display()))?;
+        for hook in Hook::ALL {
+            let program: &mut SchedClassifier =
+                ebpf.program_mut(hook.program()).context(hook.program())?.try_into()?;
+            program.load().with_context(|| format!("{} does not load", hook.program()))?;
+        }
+        Ok(Self { ebpf })
+    }
+
+    /// Makes the maps hold what a world holds, and nothing else.
+    pub fn hold(&mut self, world: &World) -> Result<()> {
+        let ebpf = &mut self.ebpf;
         let mut meta: Array<_, Row<_>> = Array::try_from(ebpf.map_mut("META").context("META")?)?;
         meta.set(0, carry(world.meta), 0)?;
-        fill(&mut ebpf, "FRONTENDS4", world.frontends.iter().copied())?;
-        fill(&mut ebpf, "SLOTS", world.slots.iter().copied())?;
-        fill(
-            &mut ebpf,
-            "PODS4",
-            world.pods.iter().map(|(address, pod)| (PodKey { address: *address }, *pod)),
-        )?;
-        fill(
-            &mut ebpf,
-            "DEVICES",
-            world
-                .devices
-                .iter()
-                .map(|(ifindex, device)| (router_common::abi::DeviceKey { ifindex: *ifindex }, *device)),
-        )?;
+        fill(ebpf, "FRONTENDS4", world.frontends.iter().copied())?;
+        fill(ebpf, "SLOTS", world.slots.iter().copied())?;
+        fill(ebpf, "PODS4", world.pods.iter().map(|(address, pod)| (PodKey { address: *address }, *pod)))?;
+        let devices =
+            world.devices.iter().map(|(ifindex, device)| (DeviceKey { ifindex: *ifindex }, *device));
+        fill(ebpf, "DEVICES", devices)?;
+        fill(ebpf, "FRAGMENTS4", std::iter::empty::<(FragmentKey<V4>, Fragment)>())?;
         for confirmed in [true, false] {
             let rows = world.flows.iter().filter(|row| row.2 == confirmed).map(|row| (row.0, row.1));
-            fill(&mut ebpf, if confirmed { "FLOWS4" } else { "FLOWS_NEW4" }, rows)?;
+            fill(ebpf, if confirmed { "FLOWS4" } else { "FLOWS_NEW4" }, rows)?;
         }
-        let mut backends: HashMap<&mut MapData, u32, Row<_>> =
-            HashMap::try_from(ebpf.map_mut("BACKENDS4").context("BACKENDS4")?)?;
+        let backends = ebpf.map_mut("BACKENDS4").context("BACKENDS4")?;
+        let mut backends: HashMap<&mut MapData, u32, Row<Backend<V4>>> = HashMap::try_from(backends)?;
+        for id in backends.keys().collect::<Result<Vec<_>, _>>()? {
+            backends.remove(&id)?;
+        }
         for (id, backend) in &world.backends {
             backends.insert(id, carry(*backend), 0)?;
         }
-        Ok(Self { ebpf })
+        Ok(())
     }
 
     /// Runs one packet through a hook.
     pub fn run(&mut self, hook: Hook, packet: &[u8]) -> Result<Outcome> {
         let program: &mut SchedClassifier =
             self.ebpf.program_mut(hook.program()).context(hook.program())?.try_into()?;
-        if program.fd().is_err() {
-            program.load().with_context(|| format!("{} does not load", hook.program()))?;
-        }
         let mut out = vec![0; 4096];
         let mut context = vec![0; sk_buff::SIZE];
         let result = program.test_run(TestRunOptions {
@@ -103,8 +106,9 @@ impl Loaded {
         out.truncate(usize::try_from(result.data_size_out)?);
         let word = |offset: usize| {
             context
-                .get(offset..offset + 4)
-                .map_or(0, |bytes| u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+                .get(offset..)
+                .and_then(|bytes| bytes.first_chunk::<4>())
+                .map_or(0, |bytes| u32::from_ne_bytes(*bytes))
         };
         let detail = word(sk_buff::CB + 4);
         let verdict = match word(sk_buff::CB) {
@@ -135,6 +139,9 @@ impl Loaded {
 fn fill<K: Layout, V: Layout>(ebpf: &mut Ebpf, name: &str, rows: impl Iterator<Item = (K, V)>) -> Result<()> {
     let map = ebpf.map_mut(name).with_context(|| format!("no map {name}"))?;
     let mut map: HashMap<&mut MapData, Row<K>, Row<V>> = HashMap::try_from(map)?;
+    for key in map.keys().collect::<Result<Vec<_>, _>>()? {
+        map.remove(&key)?;
+    }
     for (key, value) in rows {
         map.insert(carry(key), carry(value), 0)?;
     }
@@ -142,6 +149,10 @@ fn fill<K: Layout, V: Layout>(ebpf: &mut Ebpf, name: &str, rows: impl Iterator<I
 }
 
 /// Runs a case.
-pub fn run(case: &Case) -> Result<Outcome> {
-    Loaded::new(&object_path()?, &case.world)?.run(case.hook, &case.packet)
+pub fn run(loaded: &mut Loaded, case: &Case) -> Result<Outcome> {
+    loaded.hold(&case.world)?;
+    for (hook, packet) in &case.before {
+        loaded.run(*hook, packet)?;
+    }
+    loaded.run(case.hook, &case.packet)
 }

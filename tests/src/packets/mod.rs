@@ -47,6 +47,9 @@ pub enum Hook {
 }
 
 impl Hook {
+    /// Each hook.
+    pub const ALL: [Self; 4] = [Self::PodIn, Self::PodOut, Self::UplinkIn, Self::ServiceIn];
+
     /// The program's name in the object.
     pub const fn program(self) -> &'static str {
         match self {
@@ -78,6 +81,8 @@ pub struct Case {
     pub name: &'static str,
     pub hook: Hook,
     pub world: World,
+    /// Packets that went before, through the same maps.
+    pub before: Vec<(Hook, Vec<u8>)>,
     pub packet: Vec<u8>,
     pub verdict: Verdict,
     /// Bytes out; `None`: as they came in.

@@ -78,7 +78,11 @@ impl Model {
 
 /// Runs a case.
 pub fn run(case: &Case) -> Outcome {
-    Model::new(&case.world).run(case.hook, &case.packet)
+    let mut model = Model::new(&case.world);
+    for (hook, packet) in &case.before {
+        let _ = model.run(*hook, packet);
+    }
+    model.run(case.hook, &case.packet)
 }
 
 impl Kernel<V4> for Model {
@@ -186,7 +190,7 @@ impl Kernel<V4> for Model {
     }
 
     fn read(&self, entry: Self::Entry) -> Self::View {
-        Box::new(self.flows[&entry].0)
+        Box::new(self.flows.get(&entry).expect("an entry was just found").0)
     }
 
     fn change(&mut self, entry: Self::Entry, change: impl FnOnce(&mut Flow<V4>)) {

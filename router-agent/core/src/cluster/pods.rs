@@ -1,0 +1,162 @@
+//! Pods of this node: what the kernel reports of them, and the names that the API gives them.
+//!
+//! Which veth has an address is the kernel's word alone. Of two that report one address, the first keeps it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::Veth;
+use crate::model::Key;
+use crate::model::pod::Pod;
+use crate::plan::Owner;
+use crate::problem::{Finder, Problem, Problems, Subject};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Pods {
+    cidrs: Vec<IpNet>,
+    veths: BTreeMap<u32, Veth>,
+    /// By address, in the order in which they were seen to have it.
+    claims: BTreeMap<IpAddr, Vec<u32>>,
+    pods: BTreeMap<Key, Pod>,
+}
+
+impl Pods {
+    /// Sets the ranges of which a pod's address must be.
+    pub(super) fn set_cidrs(&mut self, cidrs: Vec<IpNet>, problems: &mut Problems) -> BTreeSet<Owner> {
+        if self.cidrs == cidrs {
+            return BTreeSet::new();
+        }
+        let mut touched = self.all_owners();
+        self.cidrs = cidrs;
+        for (ifindex, veth) in &self.veths {
+            claim(&mut self.claims, &self.cidrs, *ifindex, Some(veth));
+        }
+        touched.extend(self.all_owners());
+        self.judge(problems);
+        touched
+    }
+
+    /// Sets or removes a pod of the API. It owns no row: it lends a name.
+    pub(super) fn set_pod(&mut self, key: Key, pod: Option<Pod>, problems: &mut Problems) -> BTreeSet<Owner> {
+        match pod {
+            Some(pod) => self.pods.insert(key, pod),
+            None => self.pods.remove(&key),
+        };
+        self.judge(problems);
+        BTreeSet::new()
+    }
+
+    /// Sets or removes what the kernel reports of a veth.
+    pub(super) fn set_veth(
+        &mut self,
+        ifindex: u32,
+        veth: Option<Veth>,
+        problems: &mut Problems,
+    ) -> BTreeSet<Owner> {
+        let mut touched = self.owners_of(ifindex);
+        let old = self.veths.remove(&ifindex);
+        claim(&mut self.claims, &self.cidrs, ifindex, veth.as_ref());
+        if let Some(old) = old {
+            problems.set(Finder::Cluster, &Subject::Link(old.name), Vec::new());
+        }
+        if let Some(veth) = veth {
+            self.veths.insert(ifindex, veth);
+        }
+        touched.extend(self.owners_of(ifindex));
+        touched.insert(Owner::Device(ifindex));
+        self.judge(problems);
+        touched
+    }
+
+    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.claims.keys().copied()
+    }
+
+    pub(super) fn claimants(&self, address: IpAddr) -> &[u32] {
+        self.claims.get(&address).map_or(&[], Vec::as_slice)
+    }
+
+    pub(super) fn veth(&self, ifindex: u32) -> Option<&Veth> {
+        self.veths.get(&ifindex)
+    }
+
+    pub(super) fn veths(&self) -> impl Iterator<Item = (u32, &Veth)> {
+        self.veths.iter().map(|(ifindex, veth)| (*ifindex, veth))
+    }
+
+    /// The pod behind a veth: the one with an address that is the veth's first, or the only one here that has no
+    /// address yet.
+    pub(super) fn name(&self, ifindex: u32) -> Option<&Key> {
+        let veth = self.veths.get(&ifindex)?;
+        let mut own =
+            veth.addresses.iter().filter(|address| self.claimants(**address).first() == Some(&ifindex));
+        own.find_map(|address| self.named(*address)).or_else(|| {
+            let mut unnumbered = self.live().filter(|pod| pod.addresses.is_empty());
+            let only = unnumbered.next()?;
+            unnumbered.next().is_none().then_some(&only.key)
+        })
+    }
+
+    fn named(&self, address: IpAddr) -> Option<&Key> {
+        self.live().find(|pod| pod.addresses.contains(&address)).map(|pod| &pod.key)
+    }
+
+    fn live(&self) -> impl Iterator<Item = &Pod> {
+        self.pods.values().filter(|pod| !pod.host_network && !pod.ended)
+    }
+
+    fn owners_of(&self, ifindex: u32) -> BTreeSet<Owner> {
+        let mine = self.claims.iter().filter(|(_, claimants)| claimants.contains(&ifindex));
+        mine.map(|(address, _)| Owner::Pod(*address)).collect()
+    }
+
+    fn all_owners(&self) -> BTreeSet<Owner> {
+        let addresses = self.claims.keys().map(|address| Owner::Pod(*address));
+        addresses.chain(self.veths.keys().map(|ifindex| Owner::Device(*ifindex))).collect()
+    }
+
+    /// Finds the veths that report an address which another had first.
+    fn judge(&self, problems: &mut Problems) {
+        for (ifindex, veth) in &self.veths {
+            let lost = veth.addresses.iter().filter_map(|address| {
+                let first = *self.claimants(*address).first()?;
+                (first != *ifindex).then(|| self.taken(*ifindex, veth, *address, first))
+            });
+            problems.set(Finder::Cluster, &Subject::Link(veth.name.clone()), lost.collect());
+        }
+    }
+
+    fn taken(&self, ifindex: u32, veth: &Veth, address: IpAddr, first: u32) -> Problem {
+        let pod = |ifindex| {
+            self.name(ifindex).map_or("a pod the API does not know".to_owned(), |key| format!("pod {key}"))
+        };
+        let other = self.veths.get(&first).map_or("", |veth| veth.name.as_str());
+        Problem {
+            subject: Subject::Link(veth.name.clone()),
+            reason: "AddressTaken",
+            text: format!("{} has {address}, which {} ({other}) had first", pod(ifindex), pod(first)),
+            remedy: "take the address off the pod, or delete the pod; until then it is not delivered there"
+                .into(),
+        }
+    }
+}
+
+/// Makes `veth`'s addresses in `cidrs` the claims of `ifindex`; a claim that stands keeps its place.
+fn claim(claims: &mut BTreeMap<IpAddr, Vec<u32>>, cidrs: &[IpNet], ifindex: u32, veth: Option<&Veth>) {
+    let addresses = veth.map_or(&[][..], |veth| veth.addresses.as_slice());
+    let pod = |address: &&IpAddr| cidrs.iter().any(|cidr| cidr.contains(*address));
+    let wanted: BTreeSet<IpAddr> = addresses.iter().filter(pod).copied().collect();
+    claims.retain(|address, claimants| {
+        claimants.retain(|other| *other != ifindex || wanted.contains(address));
+        !claimants.is_empty()
+    });
+    for address in wanted {
+        let claimants = claims.entry(address).or_default();
+        if !claimants.contains(&ifindex) {
+            claimants.push(ifindex);
+        }
+    }
+}

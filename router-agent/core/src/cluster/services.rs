@@ -1,0 +1,190 @@
+//! Services, their slices, and who has which frontend.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use crate::endpoints;
+use crate::model::Key;
+use crate::model::service::{Frontend, Service, ServicePort, Slice};
+use crate::plan::Owner;
+use crate::problem::{Finder, Problem, Problems, Subject};
+
+/// A service port that wants a frontend. Order is rank: the service created first wins.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Claim {
+    created: i64,
+    service: Key,
+    port: ServicePort,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Services {
+    services: BTreeMap<Key, Service>,
+    slices: BTreeMap<Key, BTreeMap<Key, Slice>>,
+    slice_service: BTreeMap<Key, Key>,
+    claims: BTreeMap<Frontend, BTreeSet<Claim>>,
+    vips: BTreeMap<IpAddr, BTreeSet<Key>>,
+}
+
+impl Services {
+    /// Sets or removes a service.
+    pub(super) fn set(
+        &mut self,
+        key: Key,
+        service: Option<Service>,
+        problems: &mut Problems,
+    ) -> BTreeSet<Owner> {
+        if self.services.get(&key) == service.as_ref() {
+            return BTreeSet::new();
+        }
+        let mut touched = BTreeSet::new();
+        let mut concerned = BTreeSet::from([key.clone()]);
+        if let Some(old) = self.services.remove(&key) {
+            self.unclaim(&old, &mut touched, &mut concerned);
+        }
+        if let Some(new) = service {
+            self.claim(&new, &mut touched, &mut concerned);
+            self.services.insert(key, new);
+        }
+        for service in concerned {
+            let subject = Subject::Service(service.clone());
+            problems.set(Finder::Cluster, &subject, self.conflicts(&service));
+        }
+        touched
+    }
+
+    /// Sets or removes a slice.
+    pub(super) fn set_slice(&mut self, key: Key, slice: Option<Slice>) -> BTreeSet<Owner> {
+        let mut touched = BTreeSet::new();
+        if let Some(service) = self.slice_service.remove(&key) {
+            let left = self.slices.get_mut(&service).map(|slices| {
+                slices.remove(&key);
+                slices.is_empty()
+            });
+            if left == Some(true) {
+                self.slices.remove(&service);
+            }
+            touched.extend(self.owners_of(&service));
+        }
+        if let Some(slice) = slice {
+            let service = slice.service.clone();
+            touched.extend(self.owners_of(&service));
+            self.slice_service.insert(key.clone(), service.clone());
+            self.slices.entry(service).or_default().insert(key, slice);
+        }
+        touched
+    }
+
+    /// The frontends of services that have an endpoint at one of `addresses`.
+    pub(super) fn with_endpoints_at(&self, addresses: &BTreeSet<IpAddr>) -> BTreeSet<Owner> {
+        let has_one =
+            |slice: &Slice| slice.endpoints.iter().any(|endpoint| addresses.contains(&endpoint.address));
+        let services = self.slices.iter().filter(|(_, slices)| slices.values().any(has_one));
+        services.flat_map(|(service, _)| self.owners_of(service)).collect()
+    }
+
+    pub(super) fn frontends(&self) -> impl Iterator<Item = &Frontend> {
+        self.claims.keys()
+    }
+
+    pub(super) fn backends(&self, frontend: &Frontend) -> Option<BTreeSet<SocketAddr>> {
+        let claim = self.claims.get(frontend)?.first()?;
+        let slices = self.slices.get(&claim.service).into_iter().flat_map(BTreeMap::values);
+        let mut backends = endpoints::select(slices, &claim.port);
+        backends.retain(|backend| backend.is_ipv4() == frontend.address.is_ipv4());
+        Some(backends)
+    }
+
+    pub(super) fn winner(&self, frontend: &Frontend) -> Option<&Key> {
+        Some(&self.claims.get(frontend)?.first()?.service)
+    }
+
+    pub(super) fn vips(&self) -> impl Iterator<Item = IpAddr> {
+        self.vips.keys().copied()
+    }
+
+    pub(super) fn on_vip(&self, address: IpAddr) -> impl Iterator<Item = &Key> {
+        self.vips.get(&address).into_iter().flatten()
+    }
+
+    fn claim(&mut self, service: &Service, touched: &mut BTreeSet<Owner>, concerned: &mut BTreeSet<Key>) {
+        for address in &service.cluster_ips {
+            self.vips.entry(*address).or_default().insert(service.key.clone());
+            touched.insert(Owner::Vip(*address));
+        }
+        for (frontend, claim) in claims_of(service) {
+            let claims = self.claims.entry(frontend).or_default();
+            claims.insert(claim);
+            concerned.extend(claims.iter().map(|claim| claim.service.clone()));
+            touched.insert(Owner::Frontend(frontend));
+        }
+    }
+
+    fn unclaim(&mut self, service: &Service, touched: &mut BTreeSet<Owner>, concerned: &mut BTreeSet<Key>) {
+        for address in &service.cluster_ips {
+            remove_from(&mut self.vips, address, &service.key);
+            touched.insert(Owner::Vip(*address));
+        }
+        for (frontend, claim) in claims_of(service) {
+            remove_from(&mut self.claims, &frontend, &claim);
+            let left = self.claims.get(&frontend).into_iter().flatten();
+            concerned.extend(left.map(|claim| claim.service.clone()));
+            touched.insert(Owner::Frontend(frontend));
+        }
+    }
+
+    fn owners_of(&self, service: &Key) -> Vec<Owner> {
+        let service = self.services.get(service);
+        service.into_iter().flat_map(claims_of).map(|(frontend, _)| Owner::Frontend(frontend)).collect()
+    }
+
+    /// Frontends that `service` wants and another has.
+    fn conflicts(&self, service: &Key) -> Vec<Problem> {
+        let Some(service) = self.services.get(service) else { return Vec::new() };
+        let lost = claims_of(service).filter_map(|(frontend, claim)| {
+            let winner = self.claims.get(&frontend)?.first()?;
+            (*winner != claim).then(|| conflict(&frontend, &claim, winner))
+        });
+        lost.collect()
+    }
+}
+
+/// The frontends that a service wants.
+fn claims_of(service: &Service) -> impl Iterator<Item = (Frontend, Claim)> + '_ {
+    service.cluster_ips.iter().flat_map(move |address| {
+        service.ports.iter().map(move |port| {
+            let frontend = Frontend { address: *address, port: port.port, protocol: port.protocol };
+            (frontend, Claim { created: service.created, service: service.key.clone(), port: port.clone() })
+        })
+    })
+}
+
+fn conflict(frontend: &Frontend, loser: &Claim, winner: &Claim) -> Problem {
+    let (holder, remedy) = if loser.service == winner.service {
+        let text = format!("its own port {:?}", winner.port.name);
+        (text, "give each of its ports a number of its own".to_owned())
+    } else {
+        let text = format!("service {}, created before it", winner.service);
+        (
+            text,
+            format!("change the address or port of one of the two; until then {} keeps it", winner.service),
+        )
+    };
+    Problem {
+        subject: Subject::Service(loser.service.clone()),
+        reason: "FrontendTaken",
+        text: format!("{frontend} (port {:?}) belongs to {holder}", loser.port.name),
+        remedy,
+    }
+}
+
+/// Removes `item` from the set at `key`, and the set with its last item.
+fn remove_from<K: Ord, T: Ord>(sets: &mut BTreeMap<K, BTreeSet<T>>, key: &K, item: &T) {
+    if let Some(set) = sets.get_mut(key) {
+        set.remove(item);
+        if set.is_empty() {
+            sets.remove(key);
+        }
+    }
+}

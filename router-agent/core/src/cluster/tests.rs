@@ -1,0 +1,200 @@
+//! Who has what, and what is said about it.
+
+use super::*;
+use crate::model::service::{Endpoint, Protocol, ServicePort, SlicePort};
+use crate::problem::Change;
+
+fn service(name: &str, created: i64, vip: u8, port: u16) -> Event {
+    let ports = vec![ServicePort { name: String::new(), protocol: Protocol::Tcp, port }];
+    Event::Service(Service {
+        key: Key::new("d", name),
+        created,
+        cluster_ips: vec![[10, 96, 0, vip].into()],
+        ports,
+    })
+}
+
+fn slice(name: &str, service: &str, hosts: &[u8]) -> Event {
+    let endpoint = |host: &u8| Endpoint {
+        address: [10, 1, 0, *host].into(),
+        ready: true,
+        serving: true,
+        terminating: false,
+    };
+    let ports = vec![SlicePort { name: String::new(), protocol: Protocol::Tcp, port: 8080 }];
+    let endpoints = hosts.iter().map(endpoint).collect();
+    Event::Slice(Slice { key: Key::new("d", name), service: Key::new("d", service), ports, endpoints })
+}
+
+fn frontend(vip: u8, port: u16) -> Frontend {
+    Frontend { address: [10, 96, 0, vip].into(), port, protocol: Protocol::Tcp }
+}
+
+fn cluster(events: impl IntoIterator<Item = Event>) -> Cluster {
+    let mut cluster = Cluster::new([]);
+    for event in events {
+        cluster.absorb(event);
+    }
+    cluster
+}
+
+fn wrong(cluster: &Cluster) -> Vec<String> {
+    cluster.problems().iter().map(ToString::to_string).collect()
+}
+
+fn holder(cluster: &Cluster) -> Option<&str> {
+    cluster.service_of(&frontend(1, 80)).map(|key| key.name.as_str())
+}
+
+#[test]
+fn of_two_services_on_one_frontend_the_older_has_it_in_whatever_order_they_come() {
+    for order in [[0, 1], [1, 0]] {
+        let both = [service("young", 9, 1, 80), service("old", 5, 1, 80)];
+        let cluster = cluster(order.map(|index: usize| both[index].clone()));
+        assert_eq!(holder(&cluster), Some("old"));
+        let expected = "service d/young: FrontendTaken: 10.96.0.1:80/TCP (port \"\") belongs to service d/old, created \
+                        before it; change the address or port of one of the two; until then d/old keeps it";
+        assert_eq!(wrong(&cluster), [expected]);
+    }
+}
+
+#[test]
+fn of_two_of_one_age_the_first_by_name_has_it() {
+    let cluster = cluster([service("b", 5, 1, 80), service("a", 5, 1, 80)]);
+    assert_eq!(holder(&cluster), Some("a"));
+}
+
+#[test]
+fn when_the_older_lets_go_the_younger_has_it_and_the_problem_is_gone() {
+    for last in [Event::ServiceGone(Key::new("d", "old")), service("old", 5, 1, 81)] {
+        let mut cluster =
+            cluster([service("old", 5, 1, 80), service("young", 9, 1, 80), slice("s", "young", &[1])]);
+        cluster.problems_mut().take_changes();
+        let dirty = cluster.absorb(last);
+        assert!(dirty.contains(&Owner::Frontend(frontend(1, 80))), "{dirty:?}");
+        assert_eq!(holder(&cluster), Some("young"));
+        assert_eq!(cluster.backends(&frontend(1, 80)).map(|backends| backends.len()), Some(1));
+        assert!(matches!(cluster.problems_mut().take_changes()[..], [Change::Cleared(_)]));
+    }
+}
+
+#[test]
+fn one_vip_may_carry_ports_of_two_services() {
+    let cluster = cluster([service("a", 5, 1, 80), service("b", 9, 1, 81)]);
+    assert_eq!(wrong(&cluster), Vec::<String>::new());
+    assert_eq!(cluster.services_on([10, 96, 0, 1].into()).count(), 2);
+}
+
+#[test]
+fn keys_that_joined_by_dashes_would_be_one_are_two() {
+    let mut first = cluster([]);
+    for (namespace, name, vip) in [("a-b", "c", 1), ("a", "b-c", 2)] {
+        let Event::Service(mut service) = service("x", 0, vip, 80) else {
+            unreachable!("it makes a service")
+        };
+        service.key = Key::new(namespace, name);
+        first.absorb(Event::Service(service));
+    }
+    assert_eq!(first.service_of(&frontend(1, 80)), Some(&Key::new("a-b", "c")));
+    assert_eq!(first.service_of(&frontend(2, 80)), Some(&Key::new("a", "b-c")));
+}
+
+#[test]
+fn a_slice_that_changes_its_service_dirties_both() {
+    let mut cluster = cluster([service("a", 0, 1, 80), service("b", 0, 2, 80), slice("s", "a", &[1])]);
+    let dirty = cluster.absorb(slice("s", "b", &[1]));
+    assert_eq!(dirty, BTreeSet::from([Owner::Frontend(frontend(1, 80)), Owner::Frontend(frontend(2, 80))]));
+    assert_eq!(cluster.backends(&frontend(1, 80)), Some(BTreeSet::new()));
+}
+
+#[test]
+fn the_same_service_again_dirties_nothing() {
+    let mut cluster = cluster([service("a", 0, 1, 80)]);
+    assert_eq!(cluster.absorb(service("a", 0, 1, 80)), BTreeSet::new());
+}
+
+#[test]
+fn a_kind_is_listed_once_and_for_all() {
+    let mut cluster = Cluster::new([Kind::Services, Kind::Links]);
+    cluster.absorb(Event::Listed(Kind::Links));
+    assert_eq!(cluster.unlisted(), &BTreeSet::from([Kind::Services]));
+    cluster.absorb(Event::Listed(Kind::Services));
+    cluster.absorb(Event::Listed(Kind::Services));
+    assert!(cluster.unlisted().is_empty());
+}
+
+fn node() -> Event {
+    let cidr = "10.1.0.0/24".parse().unwrap();
+    Event::Node(Node { addresses: vec![[192, 0, 2, 1].into()], pod_cidrs: vec![cidr] })
+}
+
+fn bound(ifindex: u32, addresses: &[IpAddr]) -> Event {
+    let name = format!("veth{ifindex}");
+    let (mac, addresses) = ([2, 0, 0, 0, 0, 1], addresses.to_vec());
+    Event::Link(LinkEvent::Bound { ifindex, name, mac, addresses, no_fast: false })
+}
+
+fn pod(name: &str, addresses: &[IpAddr]) -> Event {
+    let addresses = addresses.to_vec();
+    Event::Pod(Pod { key: Key::new("d", name), addresses, host_network: false, ended: false })
+}
+
+const FIVE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 0, 5));
+const SIX: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 0, 6));
+
+#[test]
+fn a_pod_that_takes_its_neighbours_address_is_named_and_gets_nothing() {
+    let mut cluster = cluster([
+        node(),
+        pod("victim", &[FIVE]),
+        pod("thief", &[SIX]),
+        bound(3, &[SIX]),
+        bound(2, &[FIVE]),
+        bound(3, &[SIX, FIVE]),
+    ]);
+    assert_eq!(cluster.claimants(FIVE), [2, 3]);
+    let expected = "link veth3: AddressTaken: pod d/thief has 10.1.0.5, which pod d/victim (veth2) had first; take the \
+                    address off the pod, or delete the pod; until then it is not delivered there";
+    assert_eq!(wrong(&cluster), [expected]);
+    cluster.absorb(bound(3, &[SIX]));
+    assert_eq!(wrong(&cluster), Vec::<String>::new());
+}
+
+#[test]
+fn an_address_outside_the_pod_ranges_is_no_claim() {
+    let foreign = IpAddr::from([192, 0, 2, 7]);
+    let mut cluster = cluster([bound(2, &[FIVE, foreign])]);
+    assert_eq!(cluster.pod_addresses().count(), 0);
+    let dirty = cluster.absorb(node());
+    assert_eq!(dirty, BTreeSet::from([Owner::Pod(FIVE), Owner::Device(2)]));
+    assert_eq!(cluster.pod_addresses().collect::<Vec<_>>(), [FIVE]);
+}
+
+#[test]
+fn a_veth_has_the_name_of_the_pod_with_its_address_or_of_the_only_one_without() {
+    let names = |cluster: &Cluster| cluster.host_view(&[]).pod_names.into_values().collect::<Vec<_>>();
+    let mut cluster = cluster([node(), bound(2, &[FIVE]), pod("a", &[SIX])]);
+    assert_eq!(names(&cluster), Vec::<String>::new());
+    cluster.absorb(pod("b", &[]));
+    assert_eq!(names(&cluster), ["d/b"]);
+    cluster.absorb(pod("c", &[]));
+    assert_eq!(names(&cluster), Vec::<String>::new());
+    cluster.absorb(pod("c", &[FIVE]));
+    assert_eq!(names(&cluster), ["d/c"]);
+}
+
+#[test]
+fn a_pod_that_has_ended_lends_no_name() {
+    let Event::Pod(ended) = pod("old", &[FIVE]) else { unreachable!("it makes a pod") };
+    let cluster =
+        cluster([node(), bound(2, &[FIVE]), Event::Pod(Pod { ended: true, ..ended }), pod("new", &[FIVE])]);
+    assert_eq!(cluster.host_view(&[]).pod_names[&2], "d/new");
+}
+
+#[test]
+fn the_host_routes_no_range_that_holds_its_own_address_or_its_pods() {
+    let range = ["10.0.0.0/8".parse().unwrap()];
+    let cluster = cluster([node(), service("a", 0, 1, 80), service("b", 0, 2, 80)]);
+    let ranges: Vec<String> = cluster.host_view(&range).vip_ranges.iter().map(ToString::to_string).collect();
+    assert_eq!(ranges, ["10.96.0.1/32", "10.96.0.2/32"]);
+}

@@ -1,0 +1,313 @@
+//! From the arguments to a running agent: the one file that knows all the parts. Exit codes are upstream's: 0 for
+//! an orderly end, 1 for a run that cannot start (one line on stderr, no log header), 2 for a flag that does not
+//! parse.
+//!
+//! SIGTERM and SIGINT end the process and leave everything in the kernel as it is.
+
+use std::future::Future;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use kube::Client;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use router_core::cluster::{Cluster, Event, HostView, Kind};
+use router_core::cni::Wanted;
+use router_core::plan::ebpf::EbpfPlane;
+use router_core::problem::{Problem, Subject};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tracing::info;
+
+use crate::cluster::watch as follow;
+use crate::config::{Api, Cni, Config, Environment, Services};
+use crate::flags::Flags;
+use crate::log;
+use crate::node::cni_file;
+use crate::reconcile::{Driver, Outlets, Progress, Reconciler, Settings};
+
+/// Events under way from the parts to the loop: enough for a burst, few enough that a list of many thousand
+/// objects is not held twice.
+const EVENTS: usize = 1_024;
+
+/// How often a CNI file that could not be edited is looked at again.
+const CNI_RETRY: Duration = Duration::from_secs(10);
+
+/// All that touches the kernel.
+pub(crate) trait KernelSide: Send + 'static {
+    type Driver: Driver<EbpfPlane<[u8; 4]>> + Send;
+
+    /// Prepares the host and starts telling of its links: each as it is now, then `Listed(Kind::Links)`, then
+    /// every change. `host` says, from when the cluster has listed, which routes are needed and who is who.
+    fn start(
+        self,
+        services: &Services,
+        events: mpsc::Sender<Event>,
+        host: watch::Receiver<HostView>,
+    ) -> impl Future<Output = anyhow::Result<Self::Driver>> + Send;
+}
+
+/// The whole program.
+pub(crate) fn main(args: impl Iterator<Item = String>, kernel: impl KernelSide) -> ExitCode {
+    let mut args = args;
+    let program = args.next().unwrap_or_else(|| "kube-router".to_owned());
+    let args: Vec<String> = args.collect();
+    match start(&program, &args) {
+        Start::Say(text, code) => {
+            eprint!("{text}");
+            ExitCode::from(code)
+        }
+        Start::Run(verbosity, flags) => {
+            log::start(verbosity);
+            info!("{}", version_line(&program));
+            match prepare(*flags).and_then(|config| run_to_end(config, kernel)) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!("{error:#}");
+                    ExitCode::from(1)
+                }
+            }
+        }
+    }
+}
+
+/// What the command line comes to.
+#[derive(Debug, PartialEq, Eq)]
+enum Start {
+    /// Print this on stderr and end with this code.
+    Say(String, u8),
+    /// Log this much and go on.
+    Run(i64, Box<Flags>),
+}
+
+fn start(program: &str, args: &[String]) -> Start {
+    let (flags, positional) = match Flags::parse(args) {
+        Ok(parsed) => parsed,
+        Err(message) => return Start::Say(format!("{}{message}\n", Flags::usage()), 2),
+    };
+    let Ok(verbosity) = flags.verbosity.parse() else {
+        return Start::Say(format!("--v: {:?} is no integer\n", flags.verbosity), 1);
+    };
+    if !positional.is_empty() {
+        let items = positional.join(" ");
+        return Start::Say(
+            format!("{program} takes flags only (a value needs \"=\"); it was also given: {items}\n"),
+            1,
+        );
+    }
+    if flags.help {
+        return Start::Say(Flags::usage(), 0);
+    }
+    if flags.version {
+        return Start::Say(format!("{}\n", version_line(program)), 0);
+    }
+    Start::Run(verbosity, Box::new(flags))
+}
+
+fn version_line(program: &str) -> String {
+    let version = option_env!("KUBE_ROUTER_VERSION").unwrap_or(concat!("v", env!("CARGO_PKG_VERSION")));
+    let built = option_env!("KUBE_ROUTER_BUILD_DATE").unwrap_or("an unknown date");
+    let toolchain = option_env!("KUBE_ROUTER_TOOLCHAIN").unwrap_or(concat!(
+        "rustc ",
+        env!("CARGO_PKG_RUST_VERSION"),
+        " or newer"
+    ));
+    format!("Running {program} version {version}, built on {built}, {toolchain}")
+}
+
+fn prepare(flags: Flags) -> anyhow::Result<Config> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("kube-router must run as root: it programs the kernel's network");
+    }
+    flags.resolve(Environment::read()).map_err(|wrong| anyhow::anyhow!("{}", wrong.join("; ")))
+}
+
+fn run_to_end(config: Config, kernel: impl KernelSide) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    let outcome = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+        tokio::select! {
+            outcome = run(config, kernel) => outcome,
+            _ = terminate.recv() => Ok(info!("SIGTERM: leaving, with everything in the kernel as it is")),
+            _ = interrupt.recv() => Ok(info!("SIGINT: leaving, with everything in the kernel as it is")),
+        }
+    });
+    // A thread that waits for a name server is not waited for.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Runs until something that cannot be mended at start, or until dropped.
+async fn run(config: Config, kernel: impl KernelSide) -> anyhow::Result<()> {
+    if config.services.is_none() && config.cni.is_none() {
+        info!("neither the service proxy nor the CNI file is to be seen to: nothing to run");
+        return Ok(());
+    }
+    let client = connect(&config.api).await?;
+    let (events, inbox) = mpsc::channel(EVENTS);
+    let (progress, mut progress_seen) = watch::channel(Progress::default());
+    let (host, host_seen) = watch::channel(HostView::default());
+
+    let mut parts = JoinSet::new();
+    let kinds = spawn_followers(&config, &client, &events, &mut parts);
+    let cluster = Cluster::new(kinds);
+    progress.send_modify(|progress| progress.unlisted.clone_from(cluster.unlisted()));
+    let driver = match &config.services {
+        Some(services) => Some(kernel.start(services, events.clone(), host_seen.clone()).await?),
+        None => None,
+    };
+    let settings = Settings {
+        sync_period: config.services.as_ref().map_or(Duration::MAX, |services| services.sync_period),
+        cluster_ip_ranges: config
+            .services
+            .iter()
+            .flat_map(|services| services.cluster_ip_ranges.clone())
+            .collect(),
+    };
+    let outlets = Outlets { progress, host };
+    let reconciler = Reconciler::<EbpfPlane<[u8; 4]>, _>::new(cluster, driver, settings, outlets);
+    let loop_ended = reconciler.run(inbox);
+    let ready = async {
+        first_lists(&config, &mut progress_seen).await?;
+        match &config.cni {
+            Some(cni) => keep_cni_file(cni, host_seen, events).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = loop_ended => bail!("the loop ended, since nothing tells it anything any more"),
+        outcome = ready => outcome,
+        Some(outcome) = parts.join_next() => {
+            outcome.context("a part of the agent ended")?;
+            bail!("a part of the agent ended")
+        }
+    }
+}
+
+/// Starts to follow what the parts that are on need, and says what that is.
+fn spawn_followers(
+    config: &Config,
+    client: &Client,
+    events: &mpsc::Sender<Event>,
+    parts: &mut JoinSet<()>,
+) -> Vec<Kind> {
+    let name = &config.node_name;
+    parts.spawn(follow::node(client.clone(), name.clone(), events.clone()));
+    if config.services.is_none() {
+        return vec![Kind::Node];
+    }
+    parts.spawn(follow::services(client.clone(), events.clone()));
+    parts.spawn(follow::endpoint_slices(client.clone(), events.clone()));
+    parts.spawn(follow::pods(client.clone(), name.clone(), events.clone()));
+    vec![Kind::Node, Kind::Services, Kind::EndpointSlices, Kind::Pods, Kind::Links]
+}
+
+/// Waits for the first list of everything, and for our Node in it.
+async fn first_lists(config: &Config, progress: &mut watch::Receiver<Progress>) -> anyhow::Result<()> {
+    let limit = config.api.sync_timeout;
+    let listed = timeout(limit, progress.wait_for(|progress| progress.unlisted.is_empty())).await;
+    let listed = listed.map(|progress| progress.map(|progress| progress.has_node));
+    let Ok(has_node) = listed else {
+        let missing: Vec<String> =
+            progress.borrow().unlisted.iter().map(|kind| format!("{kind:?}")).collect();
+        bail!("no first list of {} within {limit:?} (--cache-sync-timeout)", missing.join(", "));
+    };
+    if !has_node.context("wait for the first lists")? {
+        bail!("there is no Node {:?}, as {} names this node", config.node_name, config.node_name_source);
+    }
+    Ok(())
+}
+
+/// Keeps the CNI file in step with the node's pod ranges. A file that is missing at start ends the run; one that
+/// cannot be edited is a Problem, and looked at again.
+async fn keep_cni_file(
+    cni: &Cni,
+    mut host: watch::Receiver<HostView>,
+    events: mpsc::Sender<Event>,
+) -> anyhow::Result<()> {
+    if !cni.path.exists() {
+        bail!("the CNI file {} does not exist (KUBE_ROUTER_CNI_CONF_FILE names it)", cni.path.display());
+    }
+    loop {
+        let view = host.borrow_and_update().clone();
+        let subject = Subject::File(cni.path.display().to_string());
+        let found = edit_cni_file(cni, &view, &subject);
+        let retry = !found.is_empty();
+        events.send(Event::Problems(subject, found)).await.context("tell of the CNI file")?;
+        tokio::select! {
+            changed = host.changed() => changed.context("learn of pod ranges")?,
+            () = tokio::time::sleep(CNI_RETRY), if retry => {}
+        }
+    }
+}
+
+fn edit_cni_file(cni: &Cni, view: &HostView, subject: &Subject) -> Vec<Problem> {
+    if view.pod_cidrs.is_empty() {
+        return Vec::new();
+    }
+    let mtu =
+        cni.auto_mtu.then(|| view.node_addresses.first().and_then(|address| mtu_of(*address))).flatten();
+    match cni_file::update(&cni.path, &Wanted { pod_cidrs: &view.pod_cidrs, mtu }) {
+        Ok(written) => {
+            if written {
+                info!("{subject}: pod ranges and MTU are the node's now");
+            }
+            Vec::new()
+        }
+        Err(error) => vec![Problem {
+            subject: subject.clone(),
+            reason: "NotEditable",
+            text: format!("{:#}", anyhow::Error::new(error)),
+            remedy: "correct or replace the file; until then new pods get addresses as it stands".to_owned(),
+        }],
+    }
+}
+
+/// The MTU of the device that has `address`.
+fn mtu_of(address: std::net::IpAddr) -> Option<u32> {
+    let has_it = |device: &nix::ifaddrs::InterfaceAddress| {
+        let socket = device.address?;
+        let v4 = socket.as_sockaddr_in().map(|socket| std::net::IpAddr::V4(socket.ip()));
+        let v6 = socket.as_sockaddr_in6().map(|socket| std::net::IpAddr::V6(socket.ip()));
+        (v4.or(v6)? == address).then_some(())
+    };
+    let device = nix::ifaddrs::getifaddrs().ok()?.find(|device| has_it(device).is_some())?;
+    let path = Path::new("/sys/class/net").join(device.interface_name).join("mtu");
+    std::fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// A client of the API server, by kubeconfig, service account, or neither and an address.
+async fn connect(api: &Api) -> anyhow::Result<Client> {
+    let mut config = match (&api.kubeconfig, &api.master) {
+        (Some(path), _) => {
+            let doing = || format!("read the kubeconfig {}", path.display());
+            let file = Kubeconfig::read_from(path).with_context(doing)?;
+            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+                .await
+                .with_context(doing)?
+        }
+        (None, Some(master)) => match kube::Config::incluster() {
+            Ok(config) => config,
+            // Outside a cluster an address is enough for a server that asks nothing of its clients.
+            Err(_) => kube::Config::new(master.parse().with_context(|| format!("read --master {master:?}"))?),
+        },
+        (None, None) => {
+            kube::Config::incluster().context("no --kubeconfig and no --master, and not in a cluster")?
+        }
+    };
+    if let Some(master) = &api.master {
+        config.cluster_url = master.parse().with_context(|| format!("read --master {master:?}"))?;
+    }
+    Client::try_from(config).context("make a client of the API server")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,231 @@
+//! The command line, flag by flag: upstream's names, types and defaults, and ours. Flat, and in its own words;
+//! [`crate::config`] makes sense of it.
+//!
+//! A flag is here once something obeys it. Those of upstream that nothing obeys yet are unknown, not ignored.
+
+use std::time::Duration;
+
+use crate::pflag::{self, Flag, Signed, Store};
+
+/// Every flag's value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Flags {
+    pub(crate) auto_mtu: bool,
+    pub(crate) attach: String,
+    pub(crate) cache_sync_timeout: Signed,
+    pub(crate) dataplane: String,
+    pub(crate) enable_cni: bool,
+    pub(crate) fast_path: bool,
+    pub(crate) help: bool,
+    pub(crate) hostname_override: String,
+    pub(crate) ipvs_sync_period: Signed,
+    pub(crate) kubeconfig: String,
+    pub(crate) master: String,
+    pub(crate) run_router: bool,
+    pub(crate) run_service_proxy: bool,
+    pub(crate) service_cluster_ip_range: Vec<String>,
+    pub(crate) verbosity: String,
+    pub(crate) version: bool,
+}
+
+impl Default for Flags {
+    fn default() -> Self {
+        let seconds = |seconds| Signed { negative: false, length: Duration::from_secs(seconds) };
+        Self {
+            auto_mtu: true,
+            attach: "auto".into(),
+            cache_sync_timeout: seconds(60),
+            dataplane: "ebpf".into(),
+            enable_cni: true,
+            fast_path: true,
+            help: false,
+            hostname_override: String::new(),
+            ipvs_sync_period: seconds(300),
+            kubeconfig: String::new(),
+            master: String::new(),
+            run_router: true,
+            run_service_proxy: true,
+            service_cluster_ip_range: vec!["10.96.0.0/12".into()],
+            verbosity: "0".into(),
+            version: false,
+        }
+    }
+}
+
+impl Flags {
+    /// Parses the arguments after the program's name; returns the positional ones beside the flags.
+    pub(crate) fn parse(args: &[String]) -> Result<(Self, Vec<String>), String> {
+        let mut flags = Self::default();
+        let positional = pflag::parse(TABLE, &mut flags, args)?;
+        Ok((flags, positional))
+    }
+
+    /// What `--help` prints.
+    pub(crate) fn usage() -> String {
+        pflag::usage("kube-router", TABLE)
+    }
+}
+
+const fn flag(
+    name: &'static str,
+    default: &'static str,
+    help: &'static str,
+    store: Store<Flags>,
+) -> Flag<Flags> {
+    Flag { name, short: None, default, help, store }
+}
+
+const TABLE: &[Flag<Flags>] = &[
+    flag(
+        "auto-mtu",
+        "true",
+        "Give kube-bridge and the CNI file the MTU of the node's interface.",
+        Store::Bool(|flags, value| flags.auto_mtu = value),
+    ),
+    flag(
+        "attach",
+        "\"auto\"",
+        "How programs are attached: auto, tcx or clsact.",
+        Store::Text(|flags, value| flags.attach = value),
+    ),
+    flag(
+        "cache-sync-timeout",
+        "1m0s",
+        "How long the first list of all watched objects may take.",
+        Store::Duration(|flags, value| flags.cache_sync_timeout = value),
+    ),
+    flag(
+        "dataplane",
+        "\"ebpf\"",
+        "What forwards: ebpf.",
+        Store::Text(|flags, value| flags.dataplane = value),
+    ),
+    flag(
+        "enable-cni",
+        "true",
+        "Write the node's pod ranges into the CNI file. Only with --run-router.",
+        Store::Bool(|flags, value| flags.enable_cni = value),
+    ),
+    flag(
+        "fast-path",
+        "true",
+        "Carry packets past the host's stack where that changes nothing.",
+        Store::Bool(|flags, value| flags.fast_path = value),
+    ),
+    Flag {
+        name: "help",
+        short: Some('h'),
+        default: "",
+        help: "Print this and exit.",
+        store: Store::Bool(|flags, value| flags.help = value),
+    },
+    flag(
+        "hostname-override",
+        "",
+        "Name of this node's Node object; else NODE_NAME, else the host's name.",
+        Store::Text(|flags, value| flags.hostname_override = value),
+    ),
+    flag(
+        "ipvs-sync-period",
+        "5m0s",
+        "How often all services are compared with what the kernel holds. The name is upstream's.",
+        Store::Duration(|flags, value| flags.ipvs_sync_period = value),
+    ),
+    flag(
+        "kubeconfig",
+        "",
+        "Path of a kubeconfig; without it the in-cluster configuration is used.",
+        Store::Text(|flags, value| flags.kubeconfig = value),
+    ),
+    flag(
+        "master",
+        "",
+        "URL of the API server, in place of the configuration's.",
+        Store::Text(|flags, value| flags.master = value),
+    ),
+    flag(
+        "run-router",
+        "true",
+        "Give this node's pods their network: the CNI file.",
+        Store::Bool(|flags, value| flags.run_router = value),
+    ),
+    flag(
+        "run-service-proxy",
+        "true",
+        "Balance Services.",
+        Store::Bool(|flags, value| flags.run_service_proxy = value),
+    ),
+    flag(
+        "service-cluster-ip-range",
+        "[10.96.0.0/12]",
+        "Range from which the cluster takes its ClusterIPs.",
+        Store::List(|flags, items, first| {
+            if first {
+                flags.service_cluster_ip_range.clear();
+            }
+            flags.service_cluster_ip_range.extend(items);
+        }),
+    ),
+    Flag {
+        name: "v",
+        short: Some('v'),
+        default: "\"0\"",
+        help: "How much to log: 0 what changed, 1 and 2 why, 3 each step, 5 also what libraries say.",
+        store: Store::Text(|flags, value| flags.verbosity = value),
+    },
+    Flag {
+        name: "version",
+        short: Some('V'),
+        default: "",
+        help: "Print the version and exit.",
+        store: Store::Bool(|flags, value| flags.version = value),
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<Flags, String> {
+        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        Flags::parse(&args).map(|(flags, _)| flags)
+    }
+
+    #[test]
+    fn every_default_that_usage_names_is_the_default() {
+        for flag in TABLE.iter().filter(|flag| !flag.default.is_empty()) {
+            let value = flag.default.trim_matches(['"', '[', ']']);
+            let parsed = parse(&[&format!("--{}={value}", flag.name)]);
+            assert_eq!(parsed, Ok(Flags::default()), "--{}", flag.name);
+        }
+    }
+
+    #[test]
+    fn every_flag_changes_something_of_its_own() {
+        let mut results = Vec::new();
+        for flag in TABLE {
+            let value = match flag.store {
+                Store::Bool(_) => (flag.default != "true").to_string(),
+                Store::Text(_) | Store::List(_) => "other".to_owned(),
+                Store::Duration(_) => "7s".to_owned(),
+            };
+            let parsed = parse(&[&format!("--{}={value}", flag.name)]).unwrap();
+            assert_ne!(parsed, Flags::default(), "--{}", flag.name);
+            assert!(!results.contains(&parsed), "--{} changes what another does", flag.name);
+            results.push(parsed);
+        }
+    }
+
+    #[test]
+    fn flags_that_nothing_obeys_are_unknown() {
+        for name in ["run-firewall", "cluster-asn", "enable-ipv6", "masquerade-all"] {
+            assert_eq!(parse(&[&format!("--{name}=true")]), Err(format!("unknown flag: --{name}")));
+        }
+    }
+
+    #[test]
+    fn manifests_as_kubespray_writes_them_are_understood() {
+        let args = ["--run-router=True", "--run-service-proxy=True", "--enable-cni=False", "-v=0"];
+        assert_eq!(parse(&args), Ok(Flags { enable_cni: false, ..Flags::default() }));
+    }
+}
