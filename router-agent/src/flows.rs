@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, interval, sleep, timeout_at};
 use zerocopy::FromBytes as _;
 
+use crate::planes::ebpf::Resting;
 use crate::sys::bpf::{Row, Table, take};
 use crate::sys::clock::monotonic;
 
@@ -56,11 +57,11 @@ impl Default for Timeouts {
     /// Those of IPVS where it has them.
     fn default() -> Self {
         Self {
-            tcp: Duration::from_secs(900),
-            tcp_closing: Duration::from_secs(120),
+            tcp: Duration::from_mins(15),
+            tcp_closing: Duration::from_mins(2),
             tcp_closed: Duration::from_secs(10),
-            tcp_new: Duration::from_secs(60),
-            udp: Duration::from_secs(300),
+            tcp_new: Duration::from_mins(1),
+            udp: Duration::from_mins(5),
             other: Duration::from_secs(30),
         }
     }
@@ -172,48 +173,51 @@ pub(crate) struct Sweeper {
     confirmed: Rows,
     fresh: Rows,
     timeouts: Timeouts,
+    resting: Resting,
     /// Of flows that have been deleted.
     retired: BTreeMap<u32, Usage>,
     last: Swept,
 }
 
 impl Sweeper {
-    /// Takes the flow maps out of a loaded object.
-    pub(crate) fn take(ebpf: &mut Ebpf, timeouts: Timeouts) -> Result<Self> {
+    /// Takes the flow maps out of a loaded object. `resting` is told what flows hold.
+    pub(crate) fn take(ebpf: &mut Ebpf, timeouts: Timeouts, resting: Resting) -> Result<Self> {
         Ok(Self {
             confirmed: Table::take(ebpf, "FLOWS4")?,
             fresh: Table::take(ebpf, "FLOWS_NEW4")?,
             timeouts,
+            resting,
             retired: BTreeMap::new(),
             last: Swept::default(),
         })
     }
 
-    /// Sweeps every ten seconds; `found` gets the result of each, `resting` the ids of backends and service ports
-    /// that flows hold (one id space each; the planner rests an id that is in it).
-    pub(crate) async fn run(
-        mut self,
-        found: watch::Sender<Arc<Swept>>,
-        resting: watch::Sender<Arc<BTreeSet<u32>>>,
-    ) -> Result<()> {
+    /// Sweeps every ten seconds until the process ends, and tells what it found.
+    pub(crate) async fn run(mut self, found: watch::Sender<Arc<Swept>>) -> Result<()> {
         let mut ticks = interval(PERIOD);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            if let Err(error) = self.sweep().await {
-                tracing::warn!("cannot sweep flows: {error:#}");
-                continue;
-            }
-            resting.send_replace(Arc::new(self.last.backends.clone()));
-            found.send_replace(Arc::new(self.last.clone()));
-            if found.is_closed() && resting.is_closed() {
-                return Ok(());
+            match self.sweep().await {
+                Ok(swept) => drop(found.send_replace(Arc::new(swept.clone()))),
+                Err(error) => tracing::warn!("cannot sweep flows: {error:#}"),
             }
         }
     }
 
-    /// One sweep. New flows are looked at first: one that is confirmed meanwhile is then seen twice, not missed.
+    /// Looks at every flow and deletes none: which ids they hold has to be known before the first is given out.
+    pub(crate) async fn survey(&mut self) -> Result<&Swept> {
+        self.pass(false).await
+    }
+
+    /// One sweep.
     pub(crate) async fn sweep(&mut self) -> Result<&Swept> {
+        self.pass(true).await
+    }
+
+    /// New flows are looked at first: one that is confirmed meanwhile is then seen twice, not missed.
+    async fn pass(&mut self, delete: bool) -> Result<&Swept> {
+        self.resting.sweep_begins();
         let now = monotonic()?;
         let mut swept = Swept { sweeps: self.last.sweeps + 1, ..Swept::default() };
         let mut live = BTreeMap::new();
@@ -224,7 +228,7 @@ impl Sweeper {
             while let Some(batch) = scan.next().transpose()? {
                 for (key, half) in batch {
                     let (key, half) = (key.into_inner(), half.into_inner());
-                    if expired(key.protocol, &half, None, now, &self.timeouts) {
+                    if delete && expired(key.protocol, &half, None, now, &self.timeouts) {
                         suspects.push((key, half));
                     } else {
                         note(&mut swept, &mut live, &half);
@@ -243,6 +247,7 @@ impl Sweeper {
             let total = swept.usage.entry(service).or_default();
             *total = total.max(usage);
         }
+        self.resting.sweep_ended(swept.backends.union(&swept.services).copied().collect());
         self.last = swept;
         Ok(&self.last)
     }
@@ -433,10 +438,8 @@ impl EventReader {
     fn log(&self, line: &Line) {
         let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
         let device = line.event.ifindex;
-        match names.get(&device) {
-            Some(pod) => tracing::warn!(pod, device, "{line}"),
-            None => tracing::warn!(device, "{line}"),
-        }
+        let pod = names.get(&device).map_or("none of this node", String::as_str);
+        tracing::warn!(pod, device, "{line}");
     }
 }
 

@@ -90,7 +90,7 @@ fn the_halves_lead_to_each_other_and_an_untranslated_flow_has_one() {
 
 fn sweeper() -> Sweeper {
     let mut ebpf = load(OBJECT, None).unwrap();
-    Sweeper::take(&mut ebpf, Timeouts::default()).unwrap()
+    Sweeper::take(&mut ebpf, Timeouts::default(), Resting::default()).unwrap()
 }
 
 fn put(map: &mut Rows, key: FlowKey<V4>, flow: Flow<V4>) {
@@ -144,7 +144,13 @@ fn a_sweep_deletes_dead_pairs_keeps_live_ones_and_names_what_they_hold() {
         let map = if flags == client { &mut sweeper.confirmed } else { &mut sweeper.fresh };
         put(map, key(&half), half);
     }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let survey = runtime.block_on(sweeper.survey()).unwrap().clone();
+    assert_eq!((survey.live, survey.deleted), (4, 0));
+    assert_eq!(sweeper.resting.ids(), BTreeSet::from([7, 8, 9, 11]));
+    sweeper.last = Swept::default();
     let first = sweep(&mut sweeper);
+    assert_eq!(sweeper.resting.ids(), BTreeSet::from([7, 9]));
     assert_eq!((first.sweeps, first.live, first.deleted), (1, 2, 2));
     assert_eq!(first.backends, BTreeSet::from([9]));
     assert_eq!(first.services, BTreeSet::from([7]));

@@ -41,7 +41,7 @@ const ASK_AGAIN: [Duration; 4] = [
     Duration::from_secs(1),
 ];
 /// When everything is read again unprompted.
-const AUDIT: Duration = Duration::from_secs(60);
+const AUDIT: Duration = Duration::from_mins(1);
 
 /// What was read of this namespace.
 #[derive(Clone, Debug, Default)]
@@ -133,7 +133,7 @@ fn is_uplink(snapshot: &Snapshot, link: &Link) -> bool {
         snapshot
             .addresses
             .iter()
-            .any(|address| address.link == link.index && address.global && address.address.is_ipv4())
+            .any(|address| address.link == link.index && address.global && address.ip.is_ipv4())
     };
     let routed = || snapshot.routes.iter().any(|route| route.link == link.index);
     link.ethernet && !link.loopback && !excluded && !member && (addressed() || routed())
@@ -149,8 +149,8 @@ fn node_addresses(snapshot: &Snapshot) -> BTreeSet<IpAddr> {
     snapshot
         .addresses
         .iter()
-        .filter(|found| found.global && outside.contains(&found.link) && !found.address.is_loopback())
-        .map(|found| found.address)
+        .filter(|found| found.global && outside.contains(&found.link) && !found.ip.is_loopback())
+        .map(|found| found.ip)
         .collect()
 }
 
@@ -263,7 +263,7 @@ impl Reader {
         let mut addresses: Vec<IpAddr> = addresses
             .into_iter()
             .filter(|found| found.link == index && found.global)
-            .map(|found| found.address)
+            .map(|found| found.ip)
             .collect();
         addresses.sort_unstable();
         addresses.dedup();

@@ -57,8 +57,8 @@ pub(crate) fn bridge(netlink: &mut Netlink) -> Result<()> {
 }
 
 /// The kernel's list of reserved ports with a range added: sorted, and no two that touch.
-fn merge(list: &str, added: &RangeInclusive<u16>) -> String {
-    let mut ranges: Vec<(u16, u16)> = list
+fn merge(reserved: &str, added: &RangeInclusive<u16>) -> String {
+    let mut ranges: Vec<(u16, u16)> = reserved
         .split(',')
         .filter_map(|part| {
             let (first, last) = part.split_once('-').unwrap_or((part, part));

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -29,7 +29,7 @@ use crate::sys::clock::monotonic;
 type V4 = [u8; 4];
 
 /// How long the programs serve new flows when nobody renews the lease.
-const LEASE: Duration = Duration::from_secs(30 * 60);
+const LEASE: Duration = Duration::from_mins(30);
 
 /// `meta`, shared by those who each know a part of it.
 #[derive(Clone, Debug)]
@@ -102,6 +102,52 @@ impl SharedMeta {
     }
 }
 
+/// Ids of backends and of service ports that a flow may hold, though no table has them any more: those that the last
+/// sweep found in flows, and those deleted since it began. Shared by who deletes and who sweeps.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Resting {
+    ids: Arc<Mutex<RestingIds>>,
+}
+
+#[derive(Debug, Default)]
+struct RestingIds {
+    held: BTreeSet<u32>,
+    /// Deleted before the sweep under way, or the last one, began.
+    settling: BTreeSet<u32>,
+    /// Deleted since.
+    deleted: BTreeSet<u32>,
+}
+
+impl Resting {
+    /// A sweep begins: what it does not find of the ids deleted until now, no flow holds.
+    pub(crate) fn sweep_begins(&self) {
+        let mut ids = self.lock();
+        let deleted = std::mem::take(&mut ids.deleted);
+        ids.settling.extend(deleted);
+    }
+
+    /// It has ended, and found these.
+    pub(crate) fn sweep_ended(&self, held: BTreeSet<u32>) {
+        let mut ids = self.lock();
+        ids.held = held;
+        ids.settling.clear();
+    }
+
+    fn delete(&self, deleted: impl IntoIterator<Item = u32>) {
+        self.lock().deleted.extend(deleted);
+    }
+
+    /// All of them.
+    pub(crate) fn ids(&self) -> BTreeSet<u32> {
+        let ids = self.lock();
+        ids.held.iter().chain(&ids.settling).chain(&ids.deleted).copied().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, RestingIds> {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The tables that are planned.
 #[derive(Debug)]
 pub(crate) struct EbpfDriver {
@@ -111,7 +157,7 @@ pub(crate) struct EbpfDriver {
     pods: Table<Row<PodKey<V4>>, Row<Pod>>,
     devices: Table<Row<DeviceKey>, Row<Device>>,
     meta: SharedMeta,
-    resting: tokio::sync::watch::Receiver<Arc<BTreeSet<u32>>>,
+    resting: Resting,
 }
 
 impl Driver<EbpfPlane<V4>> for EbpfDriver {
@@ -125,12 +171,8 @@ impl Driver<EbpfPlane<V4>> for EbpfDriver {
 }
 
 impl EbpfDriver {
-    /// Takes the tables out of a loaded object. `resting` holds the ids that flows still use, as the sweep sees them.
-    pub(crate) fn take(
-        ebpf: &mut Ebpf,
-        meta: SharedMeta,
-        resting: tokio::sync::watch::Receiver<Arc<BTreeSet<u32>>>,
-    ) -> Result<Self> {
+    /// Takes the tables out of a loaded object. `resting` is shared with the sweep.
+    pub(crate) fn take(ebpf: &mut Ebpf, meta: SharedMeta, resting: Resting) -> Result<Self> {
         Ok(Self {
             frontends: Table::take(ebpf, "FRONTENDS4")?,
             slots: Table::take(ebpf, "SLOTS")?,
@@ -150,26 +192,29 @@ impl EbpfDriver {
             backends: rows(&self.backends, |id| id, Row::into_inner)?,
             pods: rows(&self.pods, Row::into_inner, Row::into_inner)?,
             devices: rows(&self.devices, |key| key.into_inner().ifindex, Row::into_inner)?,
-            resting: self.resting.borrow().as_ref().clone(),
+            resting: self.resting.ids(),
         })
     }
 
     /// Puts of all groups, then deletes of all in reverse, then a new generation. Returns who failed, and why.
     pub(crate) fn apply_all(&mut self, groups: &[Group<Op<V4>>]) -> Vec<(Owner, anyhow::Error)> {
-        let mut failed: BTreeMap<usize, anyhow::Error> = BTreeMap::new();
-        let puts =
-            groups.iter().enumerate().flat_map(|(group, ops)| ops.puts.iter().map(move |op| (group, *op)));
-        self.write(puts.collect(), &mut failed);
+        let puts: Vec<_> = groups
+            .iter()
+            .enumerate()
+            .flat_map(|(group, ops)| ops.puts.iter().map(move |op| (group, *op)))
+            .collect();
         let deletes: Vec<_> = groups
             .iter()
             .enumerate()
             .rev()
             .flat_map(|(group, ops)| ops.dels.iter().map(move |op| (group, *op)))
             .collect();
-        self.write(deletes, &mut failed);
-        if groups.iter().any(|group| group.puts.iter().chain(&group.dels).any(is_cached))
-            && let Err(error) = self.meta.raise_generation()
-        {
+        let cached = puts.iter().chain(&deletes).any(|(_, op)| self.is_cached(op));
+        self.rest(&deletes);
+        let mut failed: BTreeMap<usize, anyhow::Error> = BTreeMap::new();
+        self.write(&puts, &mut failed);
+        self.write(&deletes, &mut failed);
+        if cached && let Err(error) = self.meta.raise_generation() {
             tracing::error!("cannot raise the generation, flows keep what they cached: {error:#}");
         }
         failed
@@ -178,8 +223,38 @@ impl EbpfDriver {
             .collect()
     }
 
+    /// Whether live flows may have cached what this write changes: where a backend or pod is, or that it is there
+    /// at all. Slots and frontends choose for new flows only, and a backend that is new is in none.
+    fn is_cached(&self, op: &Op<V4>) -> bool {
+        match op {
+            Op::PutBackend(id, row) => {
+                !matches!(self.backends.get(id), Ok(found) if found.is_none_or(|found| found.into_inner() == *row))
+            }
+            Op::PutSlot(..) | Op::PutFrontend(..) => false,
+            Op::PutPod(..)
+            | Op::PutDevice(..)
+            | Op::DeleteFrontend(_)
+            | Op::DeleteSlot(_)
+            | Op::DeleteBackend(_)
+            | Op::DeletePod(_)
+            | Op::DeleteDevice(_) => true,
+        }
+    }
+
+    /// Notes the ids that these deletes set free, before they do.
+    fn rest(&self, deletes: &[(usize, Op<V4>)]) {
+        self.resting.delete(deletes.iter().filter_map(|(_, op)| match op {
+            Op::DeleteBackend(id) => Some(*id),
+            Op::DeleteFrontend(key) => {
+                let row = self.frontends.get(&Row::new(*key)).ok().flatten()?;
+                Some(row.into_inner().service).filter(|service| *service != 0)
+            }
+            _ => None,
+        }));
+    }
+
     /// In order, in runs for one map each.
-    fn write(&mut self, ops: Vec<(usize, Op<V4>)>, failed: &mut BTreeMap<usize, anyhow::Error>) {
+    fn write(&mut self, ops: &[(usize, Op<V4>)], failed: &mut BTreeMap<usize, anyhow::Error>) {
         for run in ops.chunk_by(|a, b| std::mem::discriminant(&a.1) == std::mem::discriminant(&b.1)) {
             let run: Vec<(usize, Op<V4>)> =
                 run.iter().filter(|(group, _)| !failed.contains_key(group)).copied().collect();
@@ -231,19 +306,13 @@ impl EbpfDriver {
     }
 }
 
-/// Whether live flows may have cached what this write changes: where a backend or pod is, or that it is there at
-/// all. Slots and frontends choose for new flows only.
-const fn is_cached(op: &Op<V4>) -> bool {
-    match op {
-        Op::PutBackend(..)
-        | Op::PutPod(..)
-        | Op::PutDevice(..)
-        | Op::DeleteFrontend(_)
-        | Op::DeleteSlot(_)
-        | Op::DeleteBackend(_)
-        | Op::DeletePod(_)
-        | Op::DeleteDevice(_) => true,
-        Op::PutSlot(..) | Op::PutFrontend(..) => false,
+impl Driver<EbpfPlane<V4>> for EbpfDriver {
+    async fn read(&mut self, _: &Scope) -> Result<Tables<V4>> {
+        self.read_all()
+    }
+
+    async fn apply(&mut self, groups: &[Group<Op<V4>>]) -> Vec<(Owner, anyhow::Error)> {
+        self.apply_all(groups)
     }
 }
 
@@ -266,8 +335,7 @@ mod tests {
     fn driver() -> EbpfDriver {
         let mut ebpf = load(OBJECT, None).unwrap();
         let meta = SharedMeta::take(&mut ebpf, true, &RESERVED_PORTS).unwrap();
-        let (_, resting) = tokio::sync::watch::channel(Arc::new(BTreeSet::from([77])));
-        EbpfDriver::take(&mut ebpf, meta, resting).unwrap()
+        EbpfDriver::take(&mut ebpf, meta, Resting::default()).unwrap()
     }
 
     fn backend(last: u8) -> Backend<V4> {
@@ -307,7 +375,7 @@ mod tests {
         assert_eq!(read.frontends, BTreeMap::from([(vip(), Frontend { service: 1, count: 1 })]));
         assert_eq!(read.pods, BTreeMap::from([(pod(1), POD)]));
         assert_eq!(read.devices, BTreeMap::from([(7, device)]));
-        assert_eq!(read.resting, BTreeSet::from([77]));
+        assert_eq!(read.resting, BTreeSet::new());
         let dels = vec![
             Op::DeleteFrontend(vip()),
             Op::DeleteSlot(slot),
@@ -320,6 +388,7 @@ mod tests {
         let empty = driver.read_all().unwrap();
         assert!(empty.backends.is_empty() && empty.slots.is_empty() && empty.frontends.is_empty());
         assert!(empty.pods.is_empty() && empty.devices.is_empty());
+        assert_eq!(empty.resting, BTreeSet::from([1, 5]), "the service's id and its backend's");
     }
 
     #[test]
@@ -327,15 +396,33 @@ mod tests {
         let mut driver = driver();
         let generation = |driver: &EbpfDriver| driver.meta.get().unwrap().generation;
         let before = generation(&driver);
-        driver.apply_all(&[service(
-            vec![Op::PutFrontend(vip(), Frontend { service: 1, count: 0 })],
-            Vec::new(),
-        )]);
-        assert_eq!(generation(&driver), before);
+        let put = |ops| [service(ops, Vec::new())];
+        driver.apply_all(&put(vec![Op::PutFrontend(vip(), Frontend { service: 1, count: 0 })]));
+        driver.apply_all(&put(vec![Op::PutBackend(5, backend(5))]));
+        driver.apply_all(&put(vec![Op::PutBackend(5, backend(5))]));
+        assert_eq!(generation(&driver), before, "what is new, or as it was, is in no flow");
+        driver.apply_all(&put(vec![Op::PutBackend(5, backend(6))]));
+        assert_eq!(generation(&driver), before + 1);
+        driver.apply_all(&put(vec![Op::PutPod(pod(1), POD)]));
+        assert_eq!(generation(&driver), before + 2);
         driver.apply_all(&[service(Vec::new(), vec![Op::DeleteBackend(5)])]);
-        assert_eq!(generation(&driver), before + 1);
+        assert_eq!(generation(&driver), before + 3);
         driver.apply_all(&[]);
-        assert_eq!(generation(&driver), before + 1);
+        assert_eq!(generation(&driver), before + 3);
+    }
+
+    #[test]
+    fn an_id_rests_until_a_sweep_that_began_after_its_end_does_not_find_it() {
+        let resting = Resting::default();
+        resting.delete([1]);
+        resting.sweep_begins();
+        resting.delete([2]);
+        assert_eq!(resting.ids(), BTreeSet::from([1, 2]));
+        resting.sweep_ended(BTreeSet::from([7]));
+        assert_eq!(resting.ids(), BTreeSet::from([2, 7]));
+        resting.sweep_begins();
+        resting.sweep_ended(BTreeSet::new());
+        assert_eq!(resting.ids(), BTreeSet::new());
     }
 
     #[test]
@@ -389,8 +476,8 @@ mod tests {
         assert_eq!((row.bridge_ifindex, row.bridge_mac), (3, [3; 6]));
         assert_eq!((row.service_near_ifindex, row.service_far_ifindex, row.service_mac), (4, 5, [9; 6]));
         assert_eq!((row.port_first, row.port_last, row.node4), (49_152, 65_535, [192, 0, 2, 1]));
-        let left = Duration::from_nanos(row.lease) - monotonic().unwrap();
-        assert!(left > LEASE - Duration::from_secs(60) && left <= LEASE, "{left:?}");
+        let left = Duration::from_nanos(row.lease).saturating_sub(monotonic().unwrap());
+        assert!(left + Duration::from_mins(1) > LEASE && left <= LEASE, "{left:?}");
         meta.set_devices(&view).unwrap();
         meta.set_node([192, 0, 2, 1]).unwrap();
         assert_eq!(meta.get().unwrap().generation, row.generation);

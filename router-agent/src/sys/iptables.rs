@@ -31,7 +31,7 @@ impl Iptables {
             .filter(|flavour| flavour.filters().unwrap_or(false))
             .collect();
         let default = Self { program: "iptables" };
-        let flavoured = ["iptables-nft", "iptables-legacy"].into_iter().any(|program| exists(program));
+        let flavoured = ["iptables-nft", "iptables-legacy"].into_iter().any(exists);
         if found.is_empty() && !flavoured && default.filters().unwrap_or(false) {
             found.push(default);
         }

@@ -37,6 +37,10 @@ use tokio::io::unix::AsyncFd;
 
 /// A device.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the kernel's, and they do not exclude one another"
+)]
 pub(crate) struct Link {
     pub index: u32,
     pub name: String,
@@ -59,7 +63,7 @@ pub(crate) struct Link {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Address {
     pub link: u32,
-    pub address: IpAddr,
+    pub ip: IpAddr,
     /// Valid beyond its link and its host.
     pub global: bool,
 }
@@ -326,17 +330,17 @@ fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
 fn address_of(message: RouteNetlinkMessage) -> Option<Address> {
     let RouteNetlinkMessage::NewAddress(message) = message else { return None };
     // `Local` is ours where both are given: on a point-to-point link `Address` is the other end.
-    let mut address = None;
+    let mut ip = None;
     for attribute in &message.attributes {
         match attribute {
-            AddressAttribute::Local(local) => address = Some(*local),
-            AddressAttribute::Address(other) => address = address.or(Some(*other)),
+            AddressAttribute::Local(local) => ip = Some(*local),
+            AddressAttribute::Address(other) => ip = ip.or(Some(*other)),
             _ => {}
         }
     }
     let scope = message.header.scope;
     let global = !matches!(scope, AddressScope::Link | AddressScope::Host | AddressScope::Nowhere);
-    Some(Address { link: message.header.index, address: address?, global })
+    Some(Address { link: message.header.index, ip: ip?, global })
 }
 
 /// One route a next hop.

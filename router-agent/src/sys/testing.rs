@@ -51,16 +51,17 @@ pub(crate) struct Other {
 
 impl Other {
     pub(crate) fn new() -> Self {
-        let mut holder = Command::new("unshare").args(["-n", "sleep", "600"]).spawn().expect("unshare runs");
+        let holder = Command::new("unshare").args(["-n", "sleep", "600"]).spawn().expect("unshare runs");
+        // From here on it ends with this value, whatever happens.
+        let other = Self { holder };
         let own = std::fs::read_link("/proc/thread-self/ns/net").expect("a namespace of our own");
-        let path = format!("/proc/{}/ns/net", holder.id());
+        let path = format!("/proc/{}/ns/net", other.pid());
         for _ in 0..500 {
             if std::fs::read_link(&path).is_ok_and(|found| found != own) {
-                return Self { holder };
+                return other;
             }
             thread::sleep(std::time::Duration::from_millis(2));
         }
-        let _ = holder.kill();
         panic!("the holder of the namespace did not start");
     }
 

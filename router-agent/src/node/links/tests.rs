@@ -55,8 +55,8 @@ fn a_pods_addresses_and_mac_are_learned_through_its_namespace() {
 #[test]
 fn a_veth_whose_both_ends_are_here_is_no_pod() {
     in_namespace(|| {
-        run("ip link add kube-bridge type bridge; ip link add a type veth peer name b");
-        run("ip link set a master kube-bridge; ip link set b up; ip addr add 10.244.0.9/24 dev b");
+        run("ip link add kube-bridge type bridge; ip link add here type veth peer name there");
+        run("ip link set here master kube-bridge; ip link set there up; ip addr add 10.244.0.9/24 dev there");
         let view = read();
         assert_eq!(view.ports.len(), 1);
         assert_eq!(bounds(&view), []);
@@ -66,10 +66,11 @@ fn a_veth_whose_both_ends_are_here_is_no_pod() {
 #[test]
 fn uplinks_are_devices_with_an_address_or_a_route_and_nothing_of_ours() {
     in_namespace(|| {
-        for device in ["eth0", "eth1", "idle", "kube-dummy-if", "docker0", "slave"] {
+        for device in ["eth0", "eth1", "idle", "kube-dummy-if", "docker0"] {
             run(&format!("ip link add {device} type bridge; ip link set {device} up"));
         }
         run("ip link add kube-bridge type bridge; ip link set kube-bridge up");
+        run("ip link add slave type veth peer name beyond; ip link set slave up");
         run("ip link add br0 type bridge; ip link set br0 up; ip link set slave master br0");
         run("ip addr add 192.0.2.1/24 dev eth0; ip route add 198.51.100.0/24 dev eth1");
         run("ip addr add 10.96.0.1/32 dev kube-dummy-if; ip addr add 172.17.0.1/16 dev docker0");
