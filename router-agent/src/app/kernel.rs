@@ -22,7 +22,7 @@ use crate::node::hooks::{self, Attacher};
 use crate::node::links::{View, Watcher};
 use crate::node::prepare::{self, RESERVED_PORTS};
 use crate::node::service_link::Keeper;
-use crate::planes::ebpf::{EbpfDriver, SharedMeta};
+use crate::planes::ebpf::{EbpfDriver, Resting, SharedMeta};
 use crate::sys::bpf;
 use crate::sys::netlink::Netlink;
 
@@ -50,9 +50,10 @@ impl KernelSide for Ebpf {
         let pins = hooks::pins(Path::new(bpf::BPFFS));
         let mut object = bpf::load(bpf::OBJECT, pins.as_deref())?;
         let meta = SharedMeta::take(&mut object, services.fast_path, &RESERVED_PORTS)?;
-        let (resting, resting_seen) = watch::channel(Arc::default());
-        let driver = EbpfDriver::take(&mut object, meta.clone(), resting_seen)?;
-        let sweeper = Sweeper::take(&mut object, Timeouts::default())?;
+        let resting = Resting::default();
+        let driver = EbpfDriver::take(&mut object, meta.clone(), resting.clone())?;
+        let mut sweeper = Sweeper::take(&mut object, Timeouts::default(), resting)?;
+        sweeper.survey().await?;
         let names = PodNames::default();
         let reader = EventReader::take(&mut object, names.clone())?;
         let attacher = Attacher::new(object, attach(services.attach), pins.as_deref())?;
@@ -63,7 +64,7 @@ impl KernelSide for Ebpf {
         spawn(parts, "following devices", devices.follow(watcher, events));
         spawn(parts, "following the cluster", follow_host(host, keeper, meta.clone(), names, uplinks_seen));
         let (swept, _) = watch::channel(Arc::<Swept>::default());
-        spawn(parts, "sweeping flows", sweeper.run(swept, resting));
+        spawn(parts, "sweeping flows", sweeper.run(swept));
         spawn(parts, "reading events", reader.run());
         spawn(parts, "renewing the lease", renew(meta));
         Ok(driver)

@@ -160,16 +160,6 @@ pub(crate) struct EbpfDriver {
     resting: Resting,
 }
 
-impl Driver<EbpfPlane<V4>> for EbpfDriver {
-    async fn read(&mut self, _: &Scope) -> Result<Tables<V4>> {
-        self.read_all()
-    }
-
-    async fn apply(&mut self, groups: &[Group<Op<V4>>]) -> Vec<(Owner, anyhow::Error)> {
-        self.apply_all(groups)
-    }
-}
-
 impl EbpfDriver {
     /// Takes the tables out of a loaded object. `resting` is shared with the sweep.
     pub(crate) fn take(ebpf: &mut Ebpf, meta: SharedMeta, resting: Resting) -> Result<Self> {
