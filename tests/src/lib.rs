@@ -2,6 +2,7 @@
 
 pub mod apiserver;
 pub mod binaries;
+pub mod cluster;
 pub mod enter;
 pub mod kubelet;
 pub mod node;

@@ -6,5 +6,6 @@ mod all {
     mod hosts;
     mod kubelet;
     mod packets;
+    mod paths;
     mod pods;
 }

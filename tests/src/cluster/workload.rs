@@ -1,0 +1,107 @@
+//! What runs in a cluster: pods of this node, servers on its own network, and pods of another node.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+
+use super::{Cluster, NODE_NAME};
+use crate::apiserver::Kind;
+use crate::sandbox::Serving;
+use crate::serve::{Listen, Transport};
+use crate::topology;
+
+/// The port that backends serve, TCP and UDP.
+pub const PORT: u16 = 8080;
+
+/// Servers that are no pods; they end when this is dropped.
+pub struct Backing {
+    _servers: Vec<Serving>,
+}
+
+impl Cluster {
+    /// Pods of this node that carry the label `app`, and waits until they are ready.
+    pub fn run_pods(&self, app: &str, names: &[&str]) -> Result<()> {
+        for name in names {
+            self.put(Kind::Pod, pod(app, name))?;
+        }
+        self.wait("the pods to be ready", Duration::from_secs(20), |cluster| {
+            Ok(names.iter().all(|name| is_ready(cluster, name)))
+        })?;
+        self.settle_offload()
+    }
+
+    /// A Service whose backend is a process on this node's own network.
+    pub fn back_by_node(&self, service: &str) -> Result<Backing> {
+        let node = self.node();
+        let server = Serving::start(&node, "on-node", &both())?;
+        self.put_service(service, None, PORT)?;
+        self.put_slice(service, &[topology::NODE], Some(NODE_NAME))?;
+        Ok(Backing { _servers: vec![server] })
+    }
+
+    /// A Service whose backends are pods of another node, behind the uplink.
+    pub fn back_by_remote(&self, service: &str) -> Result<Backing> {
+        let server = Serving::start(&self.topology.remote, "remote", &both())?;
+        self.put_service(service, None, PORT)?;
+        self.put_slice(service, &topology::REMOTE_PODS[..1], Some("node9"))?;
+        Ok(Backing { _servers: vec![server] })
+    }
+
+    /// An EndpointSlice by hand.
+    pub fn put_slice(&self, service: &str, addresses: &[Ipv4Addr], node: Option<&str>) -> Result<()> {
+        let port =
+            |protocol: &str| json!({"name": protocol.to_lowercase(), "protocol": protocol, "port": PORT});
+        let endpoints: Vec<Value> = addresses
+            .iter()
+            .map(|address| {
+                json!({"addresses": [address.to_string()], "nodeName": node,
+                    "conditions": {"ready": true, "serving": true, "terminating": false}})
+            })
+            .collect();
+        self.put(
+            Kind::EndpointSlice,
+            json!({
+                "metadata": {"name": format!("{service}-by-hand"), "namespace": "default",
+                    "labels": {"kubernetes.io/service-name": service}},
+                "addressType": "IPv4",
+                "ports": [port("TCP"), port("UDP")],
+                "endpoints": endpoints,
+            }),
+        )
+    }
+}
+
+fn both() -> [Listen; 2] {
+    [Listen { port: PORT, protocol: Transport::Tcp }, Listen { port: PORT, protocol: Transport::Udp }]
+}
+
+fn pod(app: &str, name: &str) -> Value {
+    let port = |protocol: &str| json!({"name": protocol.to_lowercase(), "protocol": protocol, "containerPort": PORT});
+    json!({
+        "metadata": {"name": name, "namespace": "default", "labels": {"app": app}},
+        "spec": {
+            "nodeName": NODE_NAME,
+            "containers": [{"name": "serve", "image": "lab/serve", "ports": [port("TCP"), port("UDP")]}],
+        },
+    })
+}
+
+fn is_ready(cluster: &Cluster, name: &str) -> bool {
+    let Some(pod) = cluster.server().store().get(Kind::Pod, "default", name) else { return false };
+    let conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+}
+
+impl Cluster {
+    /// The address of a pod.
+    pub fn pod_address(&self, name: &str) -> Result<Ipv4Addr> {
+        let pod = self.server().store().get(Kind::Pod, "default", name).context("no such pod")?;
+        pod["status"]["podIP"]
+            .as_str()
+            .context("the pod has no address")?
+            .parse()
+            .context("its address is none")
+    }
+}
