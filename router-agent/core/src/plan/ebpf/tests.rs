@@ -220,6 +220,12 @@ fn every_prefix_works<A: Numbered>(have: &Tables<A>, want: &Cluster) {
     for op in sequence(plan_all(want, &mut have.clone())) {
         EbpfPlane::apply(&mut tables, &op);
         let now = realized(&tables).unwrap_or_else(|broken| panic!("after {op}: {broken}"));
+        for (address, port, protocol) in now.keys() {
+            assert!(
+                now.contains_key(&(*address, 0, 0)),
+                "after {op}: {address}:{port}/{protocol} has no VIP row"
+            );
+        }
         for (dialled, old) in &before {
             let Some(new) = after.get(dialled) else { continue };
             let backends = now.get(dialled).unwrap_or_else(|| panic!("after {op}: {dialled:?} is gone"));
