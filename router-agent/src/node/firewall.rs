@@ -2,8 +2,8 @@
 //!
 //! In nftables an accept ends one base chain only, and a drop in another is final; so where the host's `filter`
 //! table drops what is forwarded or comes in (Docker, ufw), our accepts have to stand in it. They carry comments by
-//! which operators and `cleanup` know them, and are put back when they are missing.
-//! Absent: anything that drops.
+//! which operators know them, and are put back when they are missing.
+//! Absent: anything that drops, and removal.
 
 use anyhow::Result;
 
@@ -60,16 +60,6 @@ pub(crate) fn ensure(node_interfaces: &[String]) -> Result<usize> {
     Ok(inserted)
 }
 
-/// Takes the rules out again.
-pub(crate) fn remove(node_interfaces: &[String]) -> Result<()> {
-    for iptables in Iptables::filtering() {
-        for rule in rules(node_interfaces) {
-            iptables.remove(&rule)?;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,14 +98,12 @@ mod tests {
     }
 
     #[test]
-    fn a_deleted_rule_comes_back_and_removal_leaves_only_the_hosts_own() {
+    fn a_deleted_rule_comes_back() {
         in_namespace(|| {
             run("iptables-nft -P FORWARD DROP");
             ensure(&uplinks()).unwrap();
             run("iptables-nft -D FORWARD 1");
             assert_eq!(ensure(&uplinks()).unwrap(), 1);
-            remove(&uplinks()).unwrap();
-            assert_eq!(run("iptables-nft -S"), "-P INPUT ACCEPT\n-P FORWARD DROP\n-P OUTPUT ACCEPT\n");
         });
     }
 }

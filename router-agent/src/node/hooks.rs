@@ -82,12 +82,14 @@ impl Attacher {
         Ok(Self { ebpf, mode, netlink, attached: BTreeMap::new(), refused: BTreeMap::new() })
     }
 
-    pub(crate) const fn mode(&self) -> &Mode {
+    #[cfg(test)]
+    const fn mode(&self) -> &Mode {
         &self.mode
     }
 
     /// The devices that refused a program, and why.
-    pub(crate) fn refused(&self) -> impl Iterator<Item = (u32, &str)> {
+    #[cfg(test)]
+    fn refused(&self) -> impl Iterator<Item = (u32, &str)> {
         self.refused.iter().map(|((index, _), reason)| (*index, reason.as_str()))
     }
 

@@ -53,7 +53,8 @@ impl SharedMeta {
     }
 
     /// The row as it stands.
-    pub(crate) fn get(&self) -> Result<Meta> {
+    #[cfg(test)]
+    fn get(&self) -> Result<Meta> {
         self.row.lock().unwrap_or_else(PoisonError::into_inner).get()
     }
 

@@ -70,15 +70,6 @@ impl Iptables {
         Ok(true)
     }
 
-    /// Removes a rule, however often it stands there.
-    pub(crate) fn remove(&self, rule: &Rule) -> Result<()> {
-        let mut arguments = vec!["-D", rule.chain];
-        arguments.extend(rule.arguments.iter().map(String::as_str));
-        while self.run(&arguments).with_context(|| format!("cannot run {}", self.program))?.status.success() {
-        }
-        Ok(())
-    }
-
     fn must(&self, arguments: &[&str]) -> Result<()> {
         let output = self.run(arguments)?;
         ensure!(
