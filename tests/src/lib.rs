@@ -1,3 +1,6 @@
 //! What the tests and the lab are made of.
 
 pub mod packets;
+pub mod require;
+pub mod verifier;
+pub mod vm;

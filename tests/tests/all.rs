@@ -2,4 +2,5 @@
 
 mod all {
     mod packets;
+    mod vm;
 }

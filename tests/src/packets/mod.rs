@@ -92,6 +92,20 @@ pub struct Outcome {
     pub mark: u32,
 }
 
+impl Case {
+    /// That a run showed what was expected.
+    pub fn check(&self, outcome: &Outcome) -> Result<(), String> {
+        let expected = self.out.as_ref().unwrap_or(&self.packet);
+        if outcome.verdict != self.verdict {
+            return Err(format!("{:?}, not {:?}", outcome.verdict, self.verdict));
+        }
+        if &outcome.packet != expected {
+            return Err(format!("bytes out\n{:02x?}, not\n{expected:02x?}", outcome.packet));
+        }
+        Ok(())
+    }
+}
+
 impl World {
     /// Two local pods, no service; the fast path is off.
     pub fn new() -> Self {
