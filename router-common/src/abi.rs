@@ -2,7 +2,7 @@
 //! and all other integers in host order, padding named.
 //!
 //! Each type is generic over the address family where it holds an address; IPv4 rows are `…<[u8; 4]>`.
-//! A type made by [`row!`] has no hidden padding ([`Row::PACKED_SIZE`] is compared with its size where it is
+//! A type made by `row!` has no hidden padding ([`Row::PACKED_SIZE`] is compared with its size where it is
 //! carried into a map) and any bytes are a value of it ([`FromBytes`]).
 
 use core::fmt::Debug;

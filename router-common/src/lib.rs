@@ -8,6 +8,15 @@
 //! Deliberately absent: `std`, `alloc`, `unsafe`, cargo features, and any dependency but `zerocopy`.
 
 #![no_std]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::many_single_char_names,
+    reason = "header fields and folded sums: the high bits are known to be zero, and octets have no names"
+)]
+#![expect(
+    clippy::inline_always,
+    reason = "a frame that is not inlined costs BPF stack, of which there are 512 bytes"
+)]
 
 pub mod abi;
 pub mod balance;

@@ -11,7 +11,7 @@ pub const ETHERNET: usize = 14;
 /// Bytes of an IPv4 header without options.
 pub const IPV4: usize = 20;
 
-/// EtherTypes of the IEEE registry that a pod may send.
+/// Values of the `EtherType` field, of the IEEE registry, that a pod may send.
 pub mod ethertype {
     pub const IPV4: u16 = 0x0800;
     pub const ARP: u16 = 0x0806;
@@ -83,7 +83,7 @@ impl Ports {
     }
 }
 
-/// The EtherType.
+/// The `EtherType` field.
 #[inline(always)]
 pub fn ethertype<A: Address, K: Kernel<A>>(kernel: &K) -> Option<u16> {
     let [word] = kernel.words::<1>(12)?;
@@ -181,14 +181,13 @@ pub struct Announcement {
 /// Reads an ARP packet. `None`: it is not one for IPv4 over Ethernet.
 #[inline(always)]
 pub fn arp<K: Kernel<[u8; 4]>>(kernel: &K) -> Option<Announcement> {
-    let frame = kernel.bytes::<32>(0)?;
-    // Hardware type 1, protocol type IPv4, lengths 6 and 4.
-    if frame[14..20] != [0, 1, 8, 0, 6, 4] {
+    // Hardware type 1, protocol type IPv4, lengths 6 and 4; the operation does not matter.
+    if kernel.bytes::<6>(ETHERNET)? != [0, 1, 8, 0, 6, 4] {
         return None;
     }
     Some(Announcement {
-        frame_mac: [frame[6], frame[7], frame[8], frame[9], frame[10], frame[11]],
-        sender_mac: [frame[22], frame[23], frame[24], frame[25], frame[26], frame[27]],
-        sender: [frame[28], frame[29], frame[30], frame[31]],
+        frame_mac: kernel.bytes::<6>(6)?,
+        sender_mac: kernel.bytes::<6>(ETHERNET + 8)?,
+        sender: kernel.bytes::<4>(ETHERNET + 14)?,
     })
 }

@@ -1,7 +1,7 @@
 //! ICMP (RFC 792): errors follow the flow of the packet they quote, in both directions; a VIP answers ping; and
 //! what nobody serves is refused, TCP by a reset (RFC 9293 section 3.5.2), all else by port unreachable.
 
-use crate::abi::{Address, Flow, FlowKey, FrontendKey, Meta, flow_flags, protocol};
+use crate::abi::{Address as _, Flow, FlowKey, FrontendKey, Meta, flow_flags, protocol};
 use crate::hook::flow::{Direction, direction, untranslated};
 use crate::hook::{Kind, Packet, drop_packet, is_edge, to_host};
 use crate::kernel::{Covered, Kernel};
@@ -237,11 +237,11 @@ pub fn refuse<K: Kernel<[u8; 4]>>(kernel: &mut K, meta: &Meta, packet: &Packet<[
 #[inline(never)]
 fn reset<K: Kernel<[u8; 4]>>(kernel: &mut K, packet: &Packet<[u8; 4]>) -> Option<()> {
     let header = &packet.header;
-    let segment = kernel.bytes::<IPV4>(header.payload)?;
-    let [sequence, acknowledged] =
-        [4, 8].map(|at| u32::from_be_bytes([segment[at], segment[at + 1], segment[at + 2], segment[at + 3]]));
+    let sequence = u32::from_be_bytes(kernel.bytes::<4>(header.payload + 4)?);
+    let acknowledged = u32::from_be_bytes(kernel.bytes::<4>(header.payload + 8)?);
+    let [offset] = kernel.bytes::<1>(header.payload + 12)?;
     let control = packet.ports.control;
-    let headers = (header.payload - ETHERNET) + usize::from(segment[12] >> 4) * 4;
+    let headers = (header.payload - ETHERNET) + usize::from(offset >> 4) * 4;
     let data = usize::from(header.length).wrapping_sub(headers) as u32 & 0xffff;
     let occupied = data + u32::from(control & tcp::SYN != 0) + u32::from(control & tcp::FIN != 0);
     let (sequence, acknowledgement, flags) = if control & tcp::ACK != 0 {

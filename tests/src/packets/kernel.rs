@@ -103,8 +103,9 @@ impl Loaded {
         out.truncate(usize::try_from(result.data_size_out)?);
         let word = |offset: usize| {
             context
-                .get(offset..offset + 4)
-                .map_or(0, |bytes| u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+                .get(offset..)
+                .and_then(|bytes| bytes.first_chunk::<4>())
+                .map_or(0, |bytes| u32::from_ne_bytes(*bytes))
         };
         let detail = word(sk_buff::CB + 4);
         let verdict = match word(sk_buff::CB) {

@@ -186,7 +186,7 @@ impl Kernel<V4> for Model {
     }
 
     fn read(&self, entry: Self::Entry) -> Self::View {
-        Box::new(self.flows[&entry].0)
+        Box::new(self.flows.get(&entry).expect("an entry was just found").0)
     }
 
     fn change(&mut self, entry: Self::Entry, change: impl FnOnce(&mut Flow<V4>)) {
