@@ -3,10 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use aya::EbpfLoader;
+use aya::Ebpf;
 use aya::programs::SchedClassifier;
 
 /// How much more the verifier may follow than the table says, in hundredths.
@@ -17,17 +16,14 @@ const TAIL: usize = 30;
 /// Instructions followed, by program.
 pub type Counts = BTreeMap<String, u32>;
 
-/// Loads every program of the object: what the verifier followed, or the end of what it said.
-pub fn load_all(object: &Path) -> Result<BTreeMap<String, Result<u32, String>>> {
-    let mut ebpf =
-        EbpfLoader::new().load_file(object).with_context(|| format!("cannot load {}", object.display()))?;
-    Ok(ebpf
-        .programs_mut()
+/// Loads every program: what the verifier followed, or the end of what it said.
+pub fn load_all(ebpf: &mut Ebpf) -> BTreeMap<String, Result<u32, String>> {
+    ebpf.programs_mut()
         .map(|(name, program)| {
             let count = program.try_into().map_err(anyhow::Error::from).and_then(count);
             (name.to_owned(), count.map_err(|error| tail(&format!("{error:#}"))))
         })
-        .collect())
+        .collect()
 }
 
 fn count(program: &mut SchedClassifier) -> Result<u32> {

@@ -7,7 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use router_tests::packets::{cases, kernel};
+use router_tests::packets::cases;
+use router_tests::packets::kernel::{Loaded, object_path};
 use router_tests::verifier;
 use router_tests::vm::report::{PORT, Reporter};
 
@@ -15,12 +16,14 @@ const TESTS: &str = "/usr/bin/tests";
 
 struct Guest {
     host: Reporter<File>,
+    /// The object, once a word has asked for it.
+    loaded: Option<Loaded>,
 }
 
 fn main() -> Result<()> {
     eprintln!("guest-init started");
     let port = OpenOptions::new().write(true).open(PORT).context(PORT)?;
-    let mut guest = Guest { host: Reporter::start(port)? };
+    let mut guest = Guest { host: Reporter::start(port)?, loaded: None };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
@@ -43,6 +46,13 @@ impl Guest {
         Ok(())
     }
 
+    fn loaded(&mut self) -> Result<&mut Loaded> {
+        if self.loaded.is_none() {
+            self.loaded = Some(Loaded::open(&object_path()?)?);
+        }
+        self.loaded.as_mut().context("it was loaded just now")
+    }
+
     /// Which kernel this is.
     fn release(&mut self) -> Result<()> {
         let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
@@ -51,7 +61,7 @@ impl Guest {
 
     /// Each program's verified instructions.
     fn programs(&mut self) -> Result<()> {
-        for (program, count) in verifier::load_all(&kernel::object_path()?)? {
+        for (program, count) in verifier::load_all(self.loaded()?.ebpf()) {
             self.report(&format!("program {program}"), count.map(|count| count.to_string()))?;
         }
         Ok(())
@@ -60,7 +70,9 @@ impl Guest {
     /// Each packet case.
     fn packets(&mut self) -> Result<()> {
         for case in cases::all() {
-            let outcome = kernel::run(&case).map_err(|error| format!("{error:#}"));
+            let loaded = self.loaded()?;
+            let outcome = loaded.fill(&case.world).and_then(|()| loaded.run(case.hook, &case.packet));
+            let outcome = outcome.map_err(|error| format!("{error:#}"));
             let outcome = outcome.and_then(|outcome| case.check(&outcome)).map(|()| String::new());
             self.report(&format!("packet {}", case.name), outcome)?;
         }

@@ -6,10 +6,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use aya::maps::{Array, HashMap, MapData};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
+use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
-use router_common::abi::{PodKey, Row as Layout};
+use router_common::abi::{Counter, DeviceKey, Fragment, FragmentKey, PodKey, Row as Layout, maps};
 use router_common::verdict::{DropReason, Verdict};
 
 use super::{Case, Hook, Outcome, World};
@@ -44,44 +45,66 @@ pub fn object_path() -> Result<PathBuf> {
     Ok(folder.join("bpf/kube-router.bpf.o"))
 }
 
-/// The programs and maps, loaded for one case.
+/// The programs and maps.
 #[derive(Debug)]
 pub struct Loaded {
     ebpf: Ebpf,
 }
 
 impl Loaded {
+    /// Loads the object. Its programs load when they run first: the verifier takes its time in a guest, so many
+    /// cases share them.
+    pub fn open(path: &Path) -> Result<Self> {
+        let ebpf =
+            EbpfLoader::new().load_file(path).with_context(|| format!("cannot load {}", path.display()))?;
+        Ok(Self { ebpf })
+    }
+
     /// Loads the object and fills its maps.
     pub fn new(path: &Path, world: &World) -> Result<Self> {
-        let mut ebpf =
-            EbpfLoader::new().load_file(path).with_context(|| format!("cannot load {}", path.display()))?;
+        let mut loaded = Self::open(path)?;
+        loaded.fill(world)?;
+        Ok(loaded)
+    }
+
+    /// What is loaded.
+    pub fn ebpf(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
+    /// Makes the maps hold what a world holds and nothing else.
+    pub fn fill(&mut self, world: &World) -> Result<()> {
+        let ebpf = &mut self.ebpf;
         let mut meta: Array<_, Row<_>> = Array::try_from(ebpf.map_mut("META").context("META")?)?;
         meta.set(0, carry(world.meta), 0)?;
-        fill(&mut ebpf, "FRONTENDS4", world.frontends.iter().copied())?;
-        fill(&mut ebpf, "SLOTS", world.slots.iter().copied())?;
+        fill(ebpf, "FRONTENDS4", world.frontends.iter().copied())?;
+        fill(ebpf, "SLOTS", world.slots.iter().copied())?;
+        fill(ebpf, "PODS4", world.pods.iter().map(|(address, pod)| (PodKey { address: *address }, *pod)))?;
         fill(
-            &mut ebpf,
-            "PODS4",
-            world.pods.iter().map(|(address, pod)| (PodKey { address: *address }, *pod)),
-        )?;
-        fill(
-            &mut ebpf,
+            ebpf,
             "DEVICES",
-            world
-                .devices
-                .iter()
-                .map(|(ifindex, device)| (router_common::abi::DeviceKey { ifindex: *ifindex }, *device)),
+            world.devices.iter().map(|(ifindex, device)| (DeviceKey { ifindex: *ifindex }, *device)),
         )?;
         for confirmed in [true, false] {
             let rows = world.flows.iter().filter(|row| row.2 == confirmed).map(|row| (row.0, row.1));
-            fill(&mut ebpf, if confirmed { "FLOWS4" } else { "FLOWS_NEW4" }, rows)?;
+            fill(ebpf, if confirmed { "FLOWS4" } else { "FLOWS_NEW4" }, rows)?;
         }
+        fill(ebpf, "FRAGMENTS4", std::iter::empty::<(FragmentKey<super::V4>, Fragment)>())?;
         let mut backends: HashMap<&mut MapData, u32, Row<_>> =
             HashMap::try_from(ebpf.map_mut("BACKENDS4").context("BACKENDS4")?)?;
+        for id in backends.keys().collect::<Result<Vec<_>, _>>()? {
+            backends.remove(&id)?;
+        }
         for (id, backend) in &world.backends {
             backends.insert(id, carry(*backend), 0)?;
         }
-        Ok(Self { ebpf })
+        for (_, frontend) in &world.frontends {
+            set_all(ebpf, "CURSORS", frontend.service % u32::try_from(maps::CURSORS)?, 0_u32)?;
+        }
+        for bucket in 0..2 {
+            set_all(ebpf, "BUCKETS", bucket, carry(Counter { packets: 0, bytes: 0 }))?;
+        }
+        Ok(())
     }
 
     /// Runs one packet through a hook.
@@ -136,9 +159,21 @@ impl Loaded {
 fn fill<K: Layout, V: Layout>(ebpf: &mut Ebpf, name: &str, rows: impl Iterator<Item = (K, V)>) -> Result<()> {
     let map = ebpf.map_mut(name).with_context(|| format!("no map {name}"))?;
     let mut map: HashMap<&mut MapData, Row<K>, Row<V>> = HashMap::try_from(map)?;
+    for key in map.keys().collect::<Result<Vec<_>, _>>()? {
+        map.remove(&key)?;
+    }
     for (key, value) in rows {
         map.insert(carry(key), carry(value), 0)?;
     }
+    Ok(())
+}
+
+/// Sets one row of a per-CPU array on every CPU.
+fn set_all<T: aya::Pod>(ebpf: &mut Ebpf, name: &str, index: u32, value: T) -> Result<()> {
+    let map = ebpf.map_mut(name).with_context(|| format!("no map {name}"))?;
+    let mut map: PerCpuArray<&mut MapData, T> = PerCpuArray::try_from(map)?;
+    let values = vec![value; nr_cpus().map_err(|(_, error)| error)?];
+    map.set(index, PerCpuValues::try_from(values)?, 0)?;
     Ok(())
 }
 

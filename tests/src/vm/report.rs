@@ -29,7 +29,7 @@ impl Findings {
     pub fn parse(text: &str) -> Self {
         let mut read = Self::default();
         for line in text.lines() {
-            let mut fields = line.trim_end().split('\t');
+            let mut fields = line.trim_end_matches('\r').split('\t');
             match (fields.next(), fields.next(), fields.next(), fields.next()) {
                 (Some(DONE), ..) => read.done = true,
                 (Some(RESULT), Some(name), Some(kind), Some(text)) => {

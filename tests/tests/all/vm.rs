@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
 
-use router_tests::packets::{cases, kernel};
+use router_tests::packets::cases;
+use router_tests::packets::kernel::{Loaded, object_path};
 use router_tests::require;
 use router_tests::verifier::{Counts, Table, load_all};
 use router_tests::vm::{Ending, Finding, Guest, Report, Series};
@@ -113,8 +114,8 @@ fn this_kernel_loads_every_program_as_cheaply_as_before() {
     }
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let series = release.split(['.', '-']).take(2).collect::<Vec<_>>().join(".");
-    let counts: Counts = load_all(&kernel::object_path().unwrap())
-        .unwrap()
+    let mut loaded = Loaded::open(&object_path().unwrap()).unwrap();
+    let counts: Counts = load_all(loaded.ebpf())
         .into_iter()
         .map(|(program, count)| {
             let count = count.unwrap_or_else(|log| panic!("{program} does not load:\n{log}"));
