@@ -63,6 +63,9 @@ pub const NETWORK_MODULES: &[&str] = &[
     "ip_vs_mh",
 ];
 
+/// How long a guest may take to boot on a busy host, and between two results.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// How time passes in a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Clock {
@@ -110,7 +113,7 @@ impl Guest {
         let mut image = Image::new()?;
         image.program("/usr/bin/guest-init", &built("guest-init")?)?;
         image.file("/bpf/kube-router.bpf.o", &crate::packets::kernel::object_path()?);
-        Ok(Self { kernel, image, clock: Clock::Real, silence: Duration::from_secs(60) })
+        Ok(Self { kernel, image, clock: Clock::Real, silence: PATIENCE })
     }
 
     /// Its kernel.
@@ -145,7 +148,7 @@ impl Guest {
         self
     }
 
-    /// How long the guest may say nothing: while it boots, and between two results. A minute at first.
+    /// How long the guest may say nothing between two results; two minutes unless set. To boot it always has two.
     #[must_use]
     pub fn silence(mut self, longest: Duration) -> Self {
         self.silence = longest;
@@ -252,7 +255,7 @@ impl Machine {
             if length != heard.0 {
                 heard = (length, Instant::now());
             }
-            if heard.1.elapsed() > silence {
+            if heard.1.elapsed() > if heard.0 == 0 { PATIENCE } else { silence } {
                 return Ok(true);
             }
             std::thread::sleep(Duration::from_millis(10));

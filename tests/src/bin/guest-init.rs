@@ -21,7 +21,7 @@ struct Guest {
 }
 
 fn main() -> Result<()> {
-    eprintln!("guest-init started");
+    eprintln!("guest-init started at {} s", uptime()?);
     let port = OpenOptions::new().write(true).open(PORT).context(PORT)?;
     let mut guest = Guest { host: Reporter::start(port)?, loaded: None };
     let mut words = std::env::args().skip(1);
@@ -35,6 +35,7 @@ fn main() -> Result<()> {
             "hang" => hang(),
             _ => bail!("no such word: {word}"),
         }
+        eprintln!("{word}: done at {} s", uptime()?);
     }
     guest.host.done()?;
     Ok(())
@@ -113,6 +114,12 @@ impl Guest {
         };
         self.report(name, outcome)
     }
+}
+
+/// Seconds since the guest's boot.
+fn uptime() -> Result<String> {
+    let text = fs::read_to_string("/proc/uptime")?;
+    Ok(text.split_whitespace().next().unwrap_or_default().to_owned())
 }
 
 /// For the harness' own test.

@@ -7,13 +7,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
 
 use super::run::{output, which};
+
+/// How long a kernel in the cache is taken for today's.
+const FRESH: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A kernel series that we promise to run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,23 +70,19 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Today's kernel of a series, fetched when the cache lacks it; an older one from the cache when it cannot
-    /// be fetched.
+    /// Today's kernel of a series: from the cache when that was asked for within a day, else what apt names,
+    /// fetched when the cache lacks it. An older one from the cache when it cannot be fetched.
     pub fn find(series: Series) -> Result<Self> {
-        let cache = cache()?;
-        let today = series.package().and_then(|package| {
-            let folder = cache.join(&package);
-            if !folder.exists() {
-                fetch(&package, &cache)?;
-            }
-            Ok(folder)
-        });
-        let folder = match today {
-            Ok(folder) => folder,
-            Err(error) => cached(&cache, series).ok_or(error)?,
-        };
-        let release = only_entry(&folder.join("lib/modules"))?;
-        Ok(Self { series, release, folder })
+        // Apt takes seconds to answer, so it is asked once.
+        static FOUND: Mutex<BTreeMap<Series, Kernel>> = Mutex::new(BTreeMap::new());
+        let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kernel) = found.get(&series) {
+            return Ok(kernel.clone());
+        }
+        let folder = folder(series, &cache()?)?;
+        let kernel = Self { series, release: only_entry(&folder.join("lib/modules"))?, folder };
+        found.insert(series, kernel.clone());
+        Ok(kernel)
     }
 
     /// The image to boot.
@@ -144,15 +145,40 @@ fn cache() -> Result<PathBuf> {
     Ok(base.join("kube-router/kernels"))
 }
 
-/// The newest of a series in the cache.
-fn cached(cache: &Path, series: Series) -> Option<PathBuf> {
+fn folder(series: Series, cache: &Path) -> Result<PathBuf> {
+    let old = cached(cache, series);
+    if let Some((confirmed, folder)) = &old
+        && confirmed.elapsed().is_ok_and(|age| age < FRESH)
+    {
+        return Ok(folder.clone());
+    }
+    let today = series.package().and_then(|package| {
+        let folder = cache.join(&package);
+        if !folder.exists() {
+            fetch(&package, cache)?;
+        }
+        File::open(&folder)?.set_modified(SystemTime::now())?;
+        Ok(folder)
+    });
+    match (today, old) {
+        (Ok(folder), _) => Ok(folder),
+        (Err(error), Some((_, folder))) => {
+            eprintln!("{} may be out of date: {error:#}", folder.display());
+            Ok(folder)
+        }
+        (Err(error), None) => Err(error),
+    }
+}
+
+/// The one of a series in the cache that was last confirmed to be today's, and when.
+fn cached(cache: &Path, series: Series) -> Option<(SystemTime, PathBuf)> {
     let prefix = format!("linux-image-{}.", series.name());
     fs::read_dir(cache)
         .ok()?
         .filter_map(Result::ok)
         .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
-        .max_by_key(|entry| entry.metadata().and_then(|metadata| metadata.modified()).ok())
-        .map(|entry| entry.path())
+        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+        .max()
 }
 
 fn only_entry(folder: &Path) -> Result<String> {

@@ -136,7 +136,7 @@ fn a_guest_that_hangs_fails_and_its_console_is_shown() {
     if !require::vm() {
         return;
     }
-    let guest = Guest::new(Series::V6_12).unwrap().silence(Duration::from_secs(20));
+    let guest = Guest::new(Series::V6_1).unwrap().silence(Duration::from_secs(3));
     let report = guest.run(&["release", "hang"]).unwrap();
     assert_eq!(report.ending, Ending::Hung);
     let error = report.passed().unwrap_err().to_string();
@@ -148,7 +148,7 @@ fn a_guest_whose_command_dies_fails_and_its_console_is_shown() {
     if !require::vm() {
         return;
     }
-    let report = Guest::new(Series::V6_12).unwrap().run(&["release", "nonsense"]).unwrap();
+    let report = Guest::new(Series::V6_1).unwrap().run(&["release", "nonsense"]).unwrap();
     assert_eq!(report.ending, Ending::Died);
     let error = report.passed().unwrap_err().to_string();
     assert!(error.contains("died") && error.contains("no such word: nonsense"), "{error}");
