@@ -155,13 +155,15 @@ impl Guest {
         self
     }
 
-    /// Runs tests of the running test binary in the guest: those whose names contain `filter`, one at a time.
-    pub fn tests(mut self, filter: &str) -> Result<Report> {
+    /// With the running test binary, for the word `tests FILTER`: those of its tests whose names contain the
+    /// filter run, one at a time.
+    pub fn with_tests(mut self) -> Result<Self> {
         self.image.program("/usr/bin/tests", &std::env::current_exe()?)?;
-        self.run(&["tests", filter])
+        Ok(self)
     }
 
-    /// Boots, runs `guest-init` with these words, and powers off.
+    /// Boots, runs `guest-init` with these words, and powers off. Its words: `release`, `programs`, `packets`,
+    /// `tests FILTER`, and last `command PROGRAM ARGUMENT…`.
     pub fn run(mut self, words: &[&str]) -> Result<Report> {
         let start = Instant::now();
         let folder = tempfile::tempdir()?;

@@ -37,6 +37,8 @@ impl Image {
             image.tree.folder(Path::new(folder));
         }
         image.program("/usr/bin/busybox", &which("busybox")?)?;
+        // Busybox' own takes its applets for the tools of the same names.
+        image.program("/usr/bin/sh", &which("sh")?)?;
         image.text("/init", INIT);
         image.text("/etc/modules", "");
         image.text("/etc/passwd", "root:x:0:0:root:/root:/usr/bin/sh\n");

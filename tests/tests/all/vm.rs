@@ -12,8 +12,35 @@ use router_tests::require;
 use router_tests::verifier::{Counts, Table, load_all};
 use router_tests::vm::{Ending, Finding, Guest, Report, Series};
 
+/// A test of this binary that shows that tests run in a guest.
+const TEST: &str = "all::packets::what_is_translated_and_passed_up_carries_our_mark";
+
+/// What path tests do to a kernel and its tools, once each.
+const PATHS: &str = "set -ex
+    ip netns add a
+    ip link add v0 type veth peer name v1 netns a
+    ip link add b0 type bridge
+    ip link set v0 master b0 up
+    tc qdisc add dev v0 clsact
+    sysctl -w net.bridge.bridge-nf-call-iptables=1
+    nft add table ip t
+    nft add chain ip t c '{ type nat hook postrouting priority 100; }'
+    nft add rule ip t c ct state new masquerade
+    iptables-nft -t nat -A POSTROUTING -s 10.0.0.0/8 -m comment --comment x -j MASQUERADE
+    iptables-legacy -A FORWARD -m conntrack --ctstate INVALID -j DROP
+    iptables-legacy -t nat -A PREROUTING -p tcp --dport 80 -m statistic --mode nth --every 2 --packet 0 \
+        -j DNAT --to-destination 10.0.0.1:8080
+    conntrack -L
+    bpftool prog
+    ethtool -K v0 tx off
+    test -e /proc/net/ip_vs
+    CNI_COMMAND=VERSION /usr/lib/cni/bridge </dev/null
+    kube-router --version";
+
 fn boot(series: Series) -> Report {
-    let report = Guest::new(series).unwrap().run(&["release", "programs", "packets"]).unwrap();
+    let guest = Guest::new(series).unwrap().for_paths().unwrap().with_tests().unwrap();
+    let words = ["release", "programs", "packets", "tests", TEST, "command", "sh", "-c", PATHS];
+    let report = guest.run(&words).unwrap();
     eprintln!("guest {series}: {:.1} s", report.took.as_secs_f32());
     report
 }
@@ -51,6 +78,17 @@ fn packets(report: &Report) {
     assert!(failed.is_empty(), "{failed:#?}");
 }
 
+fn paths(report: &Report) {
+    for (kind, count) in [("test ", 1), ("command ", 1)] {
+        let found = findings(report, kind);
+        assert_eq!(found.len(), count, "{kind}");
+        for finding in found {
+            let name = finding.name;
+            finding.outcome.unwrap_or_else(|log| panic!("{name}: {log}\n{}", report.console));
+        }
+    }
+}
+
 /// Holds counts against the table, or writes them into it.
 fn compare(series: &str, counts: &Counts) {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -80,6 +118,13 @@ fn kernel_6_1_loads_every_program_as_cheaply_as_before() {
 }
 
 #[test]
+fn kernel_6_1_has_what_path_tests_need() {
+    if require::vm() {
+        paths(&V6_1);
+    }
+}
+
+#[test]
 fn kernel_6_1_holds_every_packet_case() {
     if require::vm() {
         packets(&V6_1);
@@ -97,6 +142,13 @@ fn kernel_6_12_boots() {
 fn kernel_6_12_loads_every_program_as_cheaply_as_before() {
     if require::vm() {
         programs(&V6_12, Series::V6_12);
+    }
+}
+
+#[test]
+fn kernel_6_12_has_what_path_tests_need() {
+    if require::vm() {
+        paths(&V6_12);
     }
 }
 
@@ -152,4 +204,14 @@ fn a_guest_whose_command_dies_fails_and_its_console_is_shown() {
     assert_eq!(report.ending, Ending::Died);
     let error = report.passed().unwrap_err().to_string();
     assert!(error.contains("died") && error.contains("no such word: nonsense"), "{error}");
+}
+
+#[test]
+fn a_guest_that_counts_instructions_runs_on_one_processor() {
+    if !require::vm() {
+        return;
+    }
+    let report = Guest::new(Series::V6_1).unwrap().counting().run(&["release", "command", "nproc"]).unwrap();
+    report.passed().unwrap();
+    assert_eq!(report.findings[1].outcome, Ok("1\n".to_owned()));
 }
