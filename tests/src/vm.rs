@@ -64,7 +64,7 @@ pub const NETWORK_MODULES: &[&str] = &[
 ];
 
 /// How long a guest may take to boot on a busy host, and between two results.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// How time passes in a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! The integration tests, in one binary.
 
+#[cfg(test)]
 mod all {
     mod packets;
     mod vm;

@@ -42,7 +42,7 @@ fn main() -> Result<()> {
 }
 
 impl Guest {
-    fn report(&mut self, name: &str, outcome: Result<String, String>) -> Result<()> {
+    fn report(&mut self, name: &str, outcome: &Result<String, String>) -> Result<()> {
         self.host.report(name, outcome.as_ref().map(String::as_str).map_err(String::as_str))?;
         Ok(())
     }
@@ -57,13 +57,13 @@ impl Guest {
     /// Which kernel this is.
     fn release(&mut self) -> Result<()> {
         let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
-        self.report("release", Ok(release.trim().to_owned()))
+        self.report("release", &Ok(release.trim().to_owned()))
     }
 
     /// Each program's verified instructions.
     fn programs(&mut self) -> Result<()> {
         for (program, count) in verifier::load_all(self.loaded()?.ebpf()) {
-            self.report(&format!("program {program}"), count.map(|count| count.to_string()))?;
+            self.report(&format!("program {program}"), &count.map(|count| count.to_string()))?;
         }
         Ok(())
     }
@@ -75,7 +75,7 @@ impl Guest {
             let outcome = loaded.fill(&case.world).and_then(|()| loaded.run(case.hook, &case.packet));
             let outcome = outcome.map_err(|error| format!("{error:#}"));
             let outcome = outcome.and_then(|outcome| case.check(&outcome)).map(|()| String::new());
-            self.report(&format!("packet {}", case.name), outcome)?;
+            self.report(&format!("packet {}", case.name), &outcome)?;
         }
         Ok(())
     }
@@ -112,7 +112,7 @@ impl Guest {
             }
             Err(error) => Err(error.to_string()),
         };
-        self.report(name, outcome)
+        self.report(name, &outcome)
     }
 }
 
@@ -126,6 +126,6 @@ fn uptime() -> Result<String> {
 fn hang() -> ! {
     eprintln!("guest-init hangs now");
     loop {
-        thread::sleep(Duration::from_secs(3600));
+        thread::sleep(Duration::from_hours(1));
     }
 }

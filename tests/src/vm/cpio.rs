@@ -2,8 +2,9 @@
 //! (`Documentation/driver-api/early-userspace/buffer-format.rst`). Owners, times and hard links are absent:
 //! everything is root's and was made in 1970.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Component, Path, PathBuf};
 
@@ -62,14 +63,13 @@ impl Tree {
         // Paths are ordered by component, so a folder comes before what is in it.
         for (path, node) in &self.nodes {
             let name = path.as_os_str().as_encoded_bytes();
-            match node {
-                Node::Folder => archive.entry(name, 0o040_755, b"")?,
-                Node::Link(target) => {
-                    archive.entry(name, 0o120_777, target.as_os_str().as_encoded_bytes())?
-                }
-                Node::File(Source::Bytes(bytes)) => archive.entry(name, 0o100_755, bytes)?,
-                Node::File(Source::Path(path)) => archive.entry(name, 0o100_755, &std::fs::read(path)?)?,
-            }
+            let (mode, data) = match node {
+                Node::Folder => (0o040_755, Cow::Borrowed(&b""[..])),
+                Node::Link(target) => (0o120_777, target.as_os_str().as_encoded_bytes().into()),
+                Node::File(Source::Bytes(bytes)) => (0o100_755, bytes.into()),
+                Node::File(Source::Path(path)) => (0o100_755, fs::read(path)?.into()),
+            };
+            archive.entry(name, mode, &data)?;
         }
         archive.entry(b"TRAILER!!!", 0, b"")?;
         archive.to.flush()

@@ -149,7 +149,7 @@ impl Image {
         let closure = kernel.closure(names)?;
         for (file, needs) in &closure {
             self.tree.file(&at.join(file), Source::Path(folder.join(file)));
-            dependencies.push_str(&format!("{file}: {}\n", needs.join(" ")));
+            dependencies.extend([file, ": ", &needs.join(" "), "\n"]);
         }
         self.text(&at.join("modules.dep").to_string_lossy(), &dependencies);
         let loaded = names

@@ -18,7 +18,7 @@ use anyhow::{Context as _, Result, bail};
 use super::run::{output, which};
 
 /// How long a kernel in the cache is taken for today's.
-const FRESH: Duration = Duration::from_secs(24 * 60 * 60);
+const FRESH: Duration = Duration::from_hours(24);
 
 /// A kernel series that we promise to run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

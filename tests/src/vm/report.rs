@@ -104,7 +104,7 @@ mod tests {
         let mut reporter = Reporter::start(&mut wire).unwrap();
         reporter.report("a name", Ok("12")).unwrap();
         reporter.report("another", Err("tab\t, line\nand \\n")).unwrap();
-        let half = Findings::parse(std::str::from_utf8(&reporter.to).unwrap());
+        let half = Findings::parse(std::str::from_utf8(reporter.to).unwrap());
         assert!(!half.done);
         reporter.done().unwrap();
         let whole = Findings::parse(&String::from_utf8(wire).unwrap().replace('\n', "\r\n"));
