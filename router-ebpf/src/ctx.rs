@@ -387,7 +387,7 @@ impl Kernel<V4> for Skb {
     fn report(&mut self, event: Event<V4>) {
         if self.take_token(1, EVENTS_PER_SECOND) {
             // Where the ring is full the event is lost; the counter of its reason is not.
-            let _ = maps::EVENTS.output(&event, 0);
+            let _ = maps::EVENTS.output_untyped::<Event<V4>>(&event, 0);
         }
     }
 }

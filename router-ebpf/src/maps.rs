@@ -8,8 +8,8 @@ use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use router_common::abi::{
-    Backend, Counter, Device, DeviceKey, Event, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey,
-    Meta, Pod, PodKey, Slot, SlotKey, maps,
+    Backend, Counter, Device, DeviceKey, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, Meta,
+    Pod, PodKey, Slot, SlotKey, maps,
 };
 use router_common::verdict::COUNTERS as REASONS;
 
@@ -40,7 +40,7 @@ pub(crate) static COUNTERS: PerCpuArray<Counter, { REASONS as usize }> = PerCpuA
 #[btf_map]
 pub(crate) static CURSORS: PerCpuArray<u32, { maps::CURSORS }> = PerCpuArray::new();
 #[btf_map]
-pub(crate) static EVENTS: RingBuf<Event<V4>, { maps::EVENTS }> = RingBuf::new();
+pub(crate) static EVENTS: RingBuf<(), { maps::EVENTS }> = RingBuf::new();
 
 /// Room for a route look-up, which would not fit on the stack of every kernel.
 #[btf_map]

@@ -1,6 +1,15 @@
 //! What the tests and the lab are made of.
 
+pub mod apiserver;
+pub mod binaries;
+pub mod enter;
+pub mod node;
 pub mod packets;
+pub mod probe;
 pub mod require;
+pub mod sandbox;
+pub mod serve;
+pub mod tools;
+pub mod topology;
 pub mod verifier;
 pub mod vm;

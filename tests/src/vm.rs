@@ -17,9 +17,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-pub use image::{Image, built};
+pub use image::Image;
 pub use kernel::{Kernel, Series};
 pub use report::{Finding, Findings};
+
+use crate::binaries;
+use crate::packets::kernel::object_path;
 
 /// Modules that the data path, its neighbours on a node and its rivals need.
 pub const NETWORK_MODULES: &[&str] = &[
@@ -111,8 +114,8 @@ impl Guest {
     pub fn new(series: Series) -> Result<Self> {
         let kernel = Kernel::find(series)?;
         let mut image = Image::new()?;
-        image.program("/usr/bin/guest-init", &built("guest-init")?)?;
-        image.file("/bpf/kube-router.bpf.o", &crate::packets::kernel::object_path()?);
+        image.program("/usr/bin/guest-init", &binaries::guest_init_binary()?)?;
+        image.file("/bpf/kube-router.bpf.o", &object_path()?);
         Ok(Self { kernel, image, clock: Clock::Real, silence: PATIENCE })
     }
 
@@ -134,9 +137,8 @@ impl Guest {
 
     /// With the agent, the lab, and the tools and modules that path tests need.
     pub fn for_paths(mut self) -> Result<Self> {
-        for binary in ["kube-router", "lab"] {
-            self.image.program(&format!("/usr/bin/{binary}"), &built(binary)?)?;
-        }
+        self.image.program("/usr/bin/kube-router", &binaries::agent_binary()?)?;
+        self.image.program("/usr/bin/lab", &binaries::lab_binary()?)?;
         self.image.network_tools()?;
         self.modules(NETWORK_MODULES)
     }

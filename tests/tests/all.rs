@@ -2,6 +2,9 @@
 
 #[cfg(test)]
 mod all {
+    mod apiserver;
+    mod hosts;
     mod packets;
+    mod pods;
     mod vm;
 }

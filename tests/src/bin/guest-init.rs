@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use router_tests::packets::cases;
-use router_tests::packets::kernel::{Loaded, object_path};
+use router_tests::packets::kernel::{self, Loaded, object_path};
 use router_tests::verifier;
 use router_tests::vm::report::{PORT, Reporter};
 
@@ -16,7 +16,7 @@ const TESTS: &str = "/usr/bin/tests";
 
 struct Guest {
     host: Reporter<File>,
-    /// The object, once a word has asked for it.
+    /// The object, once `programs` has loaded it: the verifier takes its time here.
     loaded: Option<Loaded>,
 }
 
@@ -47,13 +47,6 @@ impl Guest {
         Ok(())
     }
 
-    fn loaded(&mut self) -> Result<&mut Loaded> {
-        if self.loaded.is_none() {
-            self.loaded = Some(Loaded::open(&object_path()?)?);
-        }
-        self.loaded.as_mut().context("it was loaded just now")
-    }
-
     /// Which kernel this is.
     fn release(&mut self) -> Result<()> {
         let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
@@ -62,18 +55,22 @@ impl Guest {
 
     /// Each program's verified instructions.
     fn programs(&mut self) -> Result<()> {
-        for (program, count) in verifier::load_all(self.loaded()?.ebpf()) {
+        let mut loaded = Loaded::maps(&object_path()?)?;
+        for (program, count) in verifier::load_all(loaded.ebpf()) {
             self.report(&format!("program {program}"), &count.map(|count| count.to_string()))?;
         }
+        self.loaded = Some(loaded);
         Ok(())
     }
 
     /// Each packet case.
     fn packets(&mut self) -> Result<()> {
+        let mut loaded = match self.loaded.take() {
+            Some(loaded) => loaded,
+            None => Loaded::new(&object_path()?)?,
+        };
         for case in cases::all() {
-            let loaded = self.loaded()?;
-            let outcome = loaded.fill(&case.world).and_then(|()| loaded.run(case.hook, &case.packet));
-            let outcome = outcome.map_err(|error| format!("{error:#}"));
+            let outcome = kernel::run(&mut loaded, &case).map_err(|error| format!("{error:#}"));
             let outcome = outcome.and_then(|outcome| case.check(&outcome)).map(|()| String::new());
             self.report(&format!("packet {}", case.name), &outcome)?;
         }

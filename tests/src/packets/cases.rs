@@ -1,21 +1,120 @@
-//! The cases.
+//! The cases, by hook and subject.
 
+mod answers;
+mod flows;
+mod pods;
+mod requests;
+
+use router_common::abi::{Flow, FlowKey, flow_flags, protocol};
+use router_common::hook::flow::{client_key, server_key};
 use router_common::verdict::Verdict;
 
-use super::build::{Macs, Segment, tcp};
-use super::{BRIDGE_MAC, Case, Hook, NEIGHBOUR, POD, POD_MAC, VIP, World};
+use super::build::Macs;
+use super::{
+    BRIDGE_MAC, Case, DEVICE, Hook, NEIGHBOUR, NEIGHBOUR_MAC, OTHER, POD, POD_MAC, SERVICE_MAC, V4, VIP,
+    World,
+};
 
 /// What the pod behind the device sends to its gateway.
 pub const FROM_POD: Macs = Macs { source: POD_MAC, destination: BRIDGE_MAC };
+/// What the bridge delivers to the pod behind the device.
+pub const TO_POD: Macs = Macs { source: BRIDGE_MAC, destination: POD_MAC };
+/// What goes from end to end of `kube-svc`.
+pub const ON_SERVICE: Macs = Macs { source: SERVICE_MAC, destination: SERVICE_MAC };
+/// The only source port that is ours in a case, so that it is known.
+pub const PORT: u16 = 50_000;
 
 /// Every case.
 pub fn all() -> Vec<Case> {
-    vec![Case {
-        name: "a SYN from a pod for a VIP leaves for the only backend, by the stack, marked",
-        hook: Hook::PodIn,
-        world: World::new().service(&[(NEIGHBOUR, 8080, 0)]),
-        packet: tcp(FROM_POD, (POD, 40_000), (VIP, 80), 64, Segment::SYN, b""),
-        verdict: Verdict::Pass,
-        out: Some(tcp(FROM_POD, (POD, 40_000), (NEIGHBOUR, 8080), 64, Segment::SYN, b"")),
-    }]
+    let mut cases = requests::cases();
+    cases.extend(flows::cases());
+    cases.extend(pods::cases());
+    cases.extend(answers::cases());
+    cases
 }
+
+/// A case without packets before it.
+fn case(name: &'static str, hook: Hook, world: World, packet: Vec<u8>, verdict: Verdict) -> Case {
+    Case { name, hook, world, before: Vec::new(), packet, verdict, out: None }
+}
+
+impl Case {
+    /// With bytes that differ from those that came in.
+    #[must_use]
+    fn out(mut self, packet: Vec<u8>) -> Self {
+        self.out = Some(packet);
+        self
+    }
+
+    /// With a packet that went before, through the same maps.
+    #[must_use]
+    fn after(mut self, hook: Hook, packet: Vec<u8>) -> Self {
+        self.before.push((hook, packet));
+        self
+    }
+}
+
+impl World {
+    /// With one reserved source port, [`PORT`].
+    #[must_use]
+    fn one_port(mut self) -> Self {
+        self.meta.port_first = PORT;
+        self.meta.port_last = PORT;
+        self
+    }
+
+    /// With both halves of a flow, confirmed.
+    #[must_use]
+    fn flow(mut self, protocol: u8, flow: Flow<V4>) -> Self {
+        let half = |key: FlowKey<V4>, side: u16| (key, Flow { flags: flow.flags | side, ..flow }, true);
+        self.flows.push(half(server_key(&flow, protocol), flow_flags::SERVER));
+        self.flows.push(half(client_key(&flow, protocol), flow_flags::CLIENT));
+        self
+    }
+}
+
+/// The pod behind the device dials the VIP, and its neighbour serves.
+fn outgoing() -> Flow<V4> {
+    Flow {
+        client: POD,
+        frontend: VIP,
+        source: POD,
+        backend: NEIGHBOUR,
+        client_port: 40_000,
+        frontend_port: 80,
+        source_port: 40_000,
+        backend_port: 8080,
+        service: 1,
+        backend_id: 100,
+        generation: 1,
+        edge: DEVICE,
+        server_ifindex: OTHER,
+        server_mac: NEIGHBOUR_MAC,
+        client_mac: POD_MAC,
+        flags: flow_flags::LOCAL_POD,
+        seen: 0,
+        pad: 0,
+        packets: 0,
+        bytes: 0,
+        last_seen: 0,
+        created: 0,
+    }
+}
+
+/// The neighbour dials the VIP, and the pod behind the device serves.
+fn incoming() -> Flow<V4> {
+    Flow {
+        client: NEIGHBOUR,
+        source: NEIGHBOUR,
+        backend: POD,
+        edge: OTHER,
+        server_ifindex: DEVICE,
+        server_mac: POD_MAC,
+        client_mac: NEIGHBOUR_MAC,
+        ..outgoing()
+    }
+}
+
+/// The protocols that are balanced.
+const TCP: u8 = protocol::TCP;
+const UDP: u8 = protocol::UDP;

@@ -6,14 +6,13 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues};
+use aya::maps::{Array, HashMap, MapData};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
-use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
-use router_common::abi::{Counter, DeviceKey, Fragment, FragmentKey, PodKey, Row as Layout, maps};
+use router_common::abi::{Backend, DeviceKey, Fragment, FragmentKey, PodKey, Row as Layout};
 use router_common::verdict::{DropReason, Verdict};
 
-use super::{Case, Hook, Outcome, World};
+use super::{Case, Hook, Outcome, V4, World};
 
 /// Carries a row into a map.
 #[derive(Clone, Copy)]
@@ -45,26 +44,29 @@ pub fn object_path() -> Result<PathBuf> {
     Ok(folder.join("bpf/kube-router.bpf.o"))
 }
 
-/// The programs and maps.
+/// The programs and maps, loaded once for many cases.
 #[derive(Debug)]
 pub struct Loaded {
     ebpf: Ebpf,
 }
 
 impl Loaded {
-    /// Loads the object. Its programs load when they run first: the verifier takes its time in a guest, so many
-    /// cases share them.
-    pub fn open(path: &Path) -> Result<Self> {
+    /// Loads the object, and every program of it.
+    pub fn new(path: &Path) -> Result<Self> {
+        let mut loaded = Self::maps(path)?;
+        for hook in Hook::ALL {
+            let program: &mut SchedClassifier =
+                loaded.ebpf.program_mut(hook.program()).context(hook.program())?.try_into()?;
+            program.load().with_context(|| format!("{} does not load", hook.program()))?;
+        }
+        Ok(loaded)
+    }
+
+    /// Loads the object's maps, for one who loads the programs one by one.
+    pub fn maps(path: &Path) -> Result<Self> {
         let ebpf =
             EbpfLoader::new().load_file(path).with_context(|| format!("cannot load {}", path.display()))?;
         Ok(Self { ebpf })
-    }
-
-    /// Loads the object and fills its maps.
-    pub fn new(path: &Path, world: &World) -> Result<Self> {
-        let mut loaded = Self::open(path)?;
-        loaded.fill(world)?;
-        Ok(loaded)
     }
 
     /// What is loaded.
@@ -72,37 +74,29 @@ impl Loaded {
         &mut self.ebpf
     }
 
-    /// Makes the maps hold what a world holds and nothing else.
-    pub fn fill(&mut self, world: &World) -> Result<()> {
+    /// Makes the maps hold what a world holds, and nothing else.
+    pub fn hold(&mut self, world: &World) -> Result<()> {
         let ebpf = &mut self.ebpf;
         let mut meta: Array<_, Row<_>> = Array::try_from(ebpf.map_mut("META").context("META")?)?;
         meta.set(0, carry(world.meta), 0)?;
         fill(ebpf, "FRONTENDS4", world.frontends.iter().copied())?;
         fill(ebpf, "SLOTS", world.slots.iter().copied())?;
         fill(ebpf, "PODS4", world.pods.iter().map(|(address, pod)| (PodKey { address: *address }, *pod)))?;
-        fill(
-            ebpf,
-            "DEVICES",
-            world.devices.iter().map(|(ifindex, device)| (DeviceKey { ifindex: *ifindex }, *device)),
-        )?;
+        let devices =
+            world.devices.iter().map(|(ifindex, device)| (DeviceKey { ifindex: *ifindex }, *device));
+        fill(ebpf, "DEVICES", devices)?;
+        fill(ebpf, "FRAGMENTS4", std::iter::empty::<(FragmentKey<V4>, Fragment)>())?;
         for confirmed in [true, false] {
             let rows = world.flows.iter().filter(|row| row.2 == confirmed).map(|row| (row.0, row.1));
             fill(ebpf, if confirmed { "FLOWS4" } else { "FLOWS_NEW4" }, rows)?;
         }
-        fill(ebpf, "FRAGMENTS4", std::iter::empty::<(FragmentKey<super::V4>, Fragment)>())?;
-        let mut backends: HashMap<&mut MapData, u32, Row<_>> =
-            HashMap::try_from(ebpf.map_mut("BACKENDS4").context("BACKENDS4")?)?;
+        let backends = ebpf.map_mut("BACKENDS4").context("BACKENDS4")?;
+        let mut backends: HashMap<&mut MapData, u32, Row<Backend<V4>>> = HashMap::try_from(backends)?;
         for id in backends.keys().collect::<Result<Vec<_>, _>>()? {
             backends.remove(&id)?;
         }
         for (id, backend) in &world.backends {
             backends.insert(id, carry(*backend), 0)?;
-        }
-        for (_, frontend) in &world.frontends {
-            set_all(ebpf, "CURSORS", frontend.service % u32::try_from(maps::CURSORS)?, 0_u32)?;
-        }
-        for bucket in 0..2 {
-            set_all(ebpf, "BUCKETS", bucket, carry(Counter { packets: 0, bytes: 0 }))?;
         }
         Ok(())
     }
@@ -111,9 +105,6 @@ impl Loaded {
     pub fn run(&mut self, hook: Hook, packet: &[u8]) -> Result<Outcome> {
         let program: &mut SchedClassifier =
             self.ebpf.program_mut(hook.program()).context(hook.program())?.try_into()?;
-        if program.fd().is_err() {
-            program.load().with_context(|| format!("{} does not load", hook.program()))?;
-        }
         let mut out = vec![0; 4096];
         let mut context = vec![0; sk_buff::SIZE];
         let result = program.test_run(TestRunOptions {
@@ -168,16 +159,11 @@ fn fill<K: Layout, V: Layout>(ebpf: &mut Ebpf, name: &str, rows: impl Iterator<I
     Ok(())
 }
 
-/// Sets one row of a per-CPU array on every CPU.
-fn set_all<T: aya::Pod>(ebpf: &mut Ebpf, name: &str, index: u32, value: T) -> Result<()> {
-    let map = ebpf.map_mut(name).with_context(|| format!("no map {name}"))?;
-    let mut map: PerCpuArray<&mut MapData, T> = PerCpuArray::try_from(map)?;
-    let values = vec![value; nr_cpus().map_err(|(_, error)| error)?];
-    map.set(index, PerCpuValues::try_from(values)?, 0)?;
-    Ok(())
-}
-
 /// Runs a case.
-pub fn run(case: &Case) -> Result<Outcome> {
-    Loaded::new(&object_path()?, &case.world)?.run(case.hook, &case.packet)
+pub fn run(loaded: &mut Loaded, case: &Case) -> Result<Outcome> {
+    loaded.hold(&case.world)?;
+    for (hook, packet) in &case.before {
+        loaded.run(*hook, packet)?;
+    }
+    loaded.run(case.hook, &case.packet)
 }

@@ -47,6 +47,9 @@ pub enum Hook {
 }
 
 impl Hook {
+    /// Each hook.
+    pub const ALL: [Self; 4] = [Self::PodIn, Self::PodOut, Self::UplinkIn, Self::ServiceIn];
+
     /// The program's name in the object.
     pub const fn program(self) -> &'static str {
         match self {
@@ -78,6 +81,8 @@ pub struct Case {
     pub name: &'static str,
     pub hook: Hook,
     pub world: World,
+    /// Packets that went before, through the same maps.
+    pub before: Vec<(Hook, Vec<u8>)>,
     pub packet: Vec<u8>,
     pub verdict: Verdict,
     /// Bytes out; `None`: as they came in.
@@ -96,14 +101,21 @@ impl Case {
     /// That a run showed what was expected.
     pub fn check(&self, outcome: &Outcome) -> Result<(), String> {
         let expected = self.out.as_ref().unwrap_or(&self.packet);
-        if outcome.verdict != self.verdict {
-            return Err(format!("{:?}, not {:?}", outcome.verdict, self.verdict));
+        if outcome.verdict == self.verdict && &outcome.packet == expected {
+            return Ok(());
         }
-        if &outcome.packet != expected {
-            return Err(format!("bytes out\n{:02x?}, not\n{expected:02x?}", outcome.packet));
-        }
-        Ok(())
+        Err(format!(
+            "\n  expected {:?} {}\n  got      {:?} {}",
+            self.verdict,
+            hex(expected),
+            outcome.verdict,
+            hex(&outcome.packet)
+        ))
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 impl World {

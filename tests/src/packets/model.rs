@@ -78,7 +78,11 @@ impl Model {
 
 /// Runs a case.
 pub fn run(case: &Case) -> Outcome {
-    Model::new(&case.world).run(case.hook, &case.packet)
+    let mut model = Model::new(&case.world);
+    for (hook, packet) in &case.before {
+        let _ = model.run(*hook, packet);
+    }
+    model.run(case.hook, &case.packet)
 }
 
 impl Kernel<V4> for Model {

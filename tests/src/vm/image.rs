@@ -177,15 +177,3 @@ fn merged(path: &Path) -> PathBuf {
     let old = MERGED.iter().any(|name| path.starts_with(name));
     if old { Path::new("/usr").join(path) } else { Path::new("/").join(path) }
 }
-
-/// A binary of this workspace: beside the running one, or beside its folder where that is a test.
-pub fn built(name: &str) -> Result<PathBuf> {
-    let running = std::env::current_exe()?;
-    running
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|folder| folder.join(name))
-        .find(|path| path.is_file())
-        .with_context(|| format!("{name} is not built: run `cargo build` first"))
-}

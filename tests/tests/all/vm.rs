@@ -166,7 +166,7 @@ fn this_kernel_loads_every_program_as_cheaply_as_before() {
     }
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let series = release.split(['.', '-']).take(2).collect::<Vec<_>>().join(".");
-    let mut loaded = Loaded::open(&object_path().unwrap()).unwrap();
+    let mut loaded = Loaded::maps(&object_path().unwrap()).unwrap();
     let counts: Counts = load_all(loaded.ebpf())
         .into_iter()
         .map(|(program, count)| {

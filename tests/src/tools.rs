@@ -1,0 +1,33 @@
+//! Programs that tests run but do not build.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+/// Where `xtask setup` unpacks Debian 12's `kubernetes-client`, below the cache directory.
+const OLD_KUBECTL: &str = "kube-router/kubectl-1.20/usr/bin/kubectl";
+
+/// Every kubectl to test with: the one on the PATH, then Debian's 1.20.
+pub fn kubectls() -> Result<Vec<PathBuf>> {
+    let old = cache_directory()?.join(OLD_KUBECTL);
+    if !old.is_file() {
+        bail!("{} is missing: run `cargo xtask setup`", old.display());
+    }
+    Ok(vec![on_path("kubectl")?, old])
+}
+
+/// The full path of a program on the PATH.
+pub fn on_path(program: &str) -> Result<PathBuf> {
+    let path = std::env::var_os("PATH").context("no PATH is set")?;
+    let found =
+        std::env::split_paths(&path).map(|directory| directory.join(program)).find(|file| file.is_file());
+    found.with_context(|| format!("{program} is not on the PATH: run `cargo xtask setup`"))
+}
+
+fn cache_directory() -> Result<PathBuf> {
+    if let Some(directory) = std::env::var_os("XDG_CACHE_HOME").filter(|text| !text.is_empty()) {
+        return Ok(directory.into());
+    }
+    let home = std::env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?;
+    Ok(Path::new(&home).join(".cache"))
+}
