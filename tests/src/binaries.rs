@@ -14,6 +14,11 @@ pub fn agent_binary() -> Result<PathBuf> {
     beside("kube-router")
 }
 
+/// The first process of ours in a guest.
+pub fn guest_init_binary() -> Result<PathBuf> {
+    beside("guest-init")
+}
+
 fn beside(name: &str) -> Result<PathBuf> {
     let executable = std::env::current_exe().context("no name of the running executable")?;
     executable

@@ -8,4 +8,5 @@ mod all {
     mod packets;
     mod paths;
     mod pods;
+    mod vm;
 }

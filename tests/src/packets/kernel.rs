@@ -53,14 +53,25 @@ pub struct Loaded {
 impl Loaded {
     /// Loads the object, and every program of it.
     pub fn new(path: &Path) -> Result<Self> {
-        let mut ebpf =
-            EbpfLoader::new().load_file(path).with_context(|| format!("cannot load {}", path.display()))?;
+        let mut loaded = Self::maps(path)?;
         for hook in Hook::ALL {
             let program: &mut SchedClassifier =
-                ebpf.program_mut(hook.program()).context(hook.program())?.try_into()?;
+                loaded.ebpf.program_mut(hook.program()).context(hook.program())?.try_into()?;
             program.load().with_context(|| format!("{} does not load", hook.program()))?;
         }
+        Ok(loaded)
+    }
+
+    /// Loads the object's maps, for one who loads the programs one by one.
+    pub fn maps(path: &Path) -> Result<Self> {
+        let ebpf =
+            EbpfLoader::new().load_file(path).with_context(|| format!("cannot load {}", path.display()))?;
         Ok(Self { ebpf })
+    }
+
+    /// What is loaded.
+    pub fn ebpf(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
     }
 
     /// Makes the maps hold what a world holds, and nothing else.

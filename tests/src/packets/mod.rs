@@ -97,6 +97,27 @@ pub struct Outcome {
     pub mark: u32,
 }
 
+impl Case {
+    /// That a run showed what was expected.
+    pub fn check(&self, outcome: &Outcome) -> Result<(), String> {
+        let expected = self.out.as_ref().unwrap_or(&self.packet);
+        if outcome.verdict == self.verdict && &outcome.packet == expected {
+            return Ok(());
+        }
+        Err(format!(
+            "\n  expected {:?} {}\n  got      {:?} {}",
+            self.verdict,
+            hex(expected),
+            outcome.verdict,
+            hex(&outcome.packet)
+        ))
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
 impl World {
     /// Two local pods, no service; the fast path is off.
     pub fn new() -> Self {

@@ -3,21 +3,7 @@
 use router_tests::packets::{Case, MARK, Outcome, cases, kernel, model};
 
 fn check(case: &Case, place: &str, outcome: &Outcome) -> Option<String> {
-    let expected = case.out.as_ref().unwrap_or(&case.packet);
-    (outcome.verdict != case.verdict || &outcome.packet != expected).then(|| {
-        format!(
-            "{place}: {}\n  expected {:?} {}\n  got      {:?} {}",
-            case.name,
-            case.verdict,
-            hex(expected),
-            outcome.verdict,
-            hex(&outcome.packet)
-        )
-    })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+    case.check(outcome).err().map(|difference| format!("{place}: {}: {difference}", case.name))
 }
 
 #[test]
