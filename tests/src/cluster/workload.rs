@@ -13,7 +13,7 @@ use crate::serve::{Listen, Transport};
 use crate::topology;
 
 /// The port that backends serve, TCP and UDP.
-pub const PORT: u16 = 8080;
+const PORT: u16 = 8080;
 
 /// Servers that are no pods; they end when this is dropped.
 pub struct Backing {
