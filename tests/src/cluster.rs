@@ -77,7 +77,7 @@ impl Cluster {
             step(what, since.elapsed());
             since = Instant::now();
         };
-        let topology = Topology::start(prefix, options.topology.clone())?;
+        let topology = Topology::start(prefix, options.topology)?;
         done("hosts: a node, its router, a remote host");
         let api = SocketAddr::new(IpAddr::V4(topology::ROUTER), API_PORT);
         let server = ApiServer::start(Options {
@@ -233,16 +233,18 @@ impl Cluster {
     /// The `ClusterIP` of a Service.
     pub fn vip(&self, service: &str) -> Result<String> {
         let object = self.server.store().get(Kind::Service, "default", service).context("no such Service")?;
-        Ok(object["spec"]["clusterIP"].as_str().unwrap_or_default().to_owned())
+        let vip = object.pointer("/spec/clusterIP").and_then(serde_json::Value::as_str);
+        Ok(vip.unwrap_or_default().to_owned())
     }
 
     /// A label selector's Service with one TCP and one UDP port 80, to `target`.
     pub fn put_service(&self, name: &str, selector: Option<&str>, target: u16) -> Result<()> {
         let port = |protocol: &str| json!({"name": protocol.to_lowercase(), "protocol": protocol, "port": 80, "targetPort": target});
-        let mut spec = json!({"ports": [port("TCP"), port("UDP")]});
-        if let Some(app) = selector {
-            spec["selector"] = json!({"app": app});
-        }
+        let ports = json!([port("TCP"), port("UDP")]);
+        let spec = match selector {
+            Some(app) => json!({"ports": ports, "selector": {"app": app}}),
+            None => json!({"ports": ports}),
+        };
         self.put(Kind::Service, json!({"metadata": {"name": name, "namespace": "default"}, "spec": spec}))
     }
 }

@@ -27,7 +27,7 @@ use crate::sys::bpf;
 use crate::sys::netlink::Netlink;
 
 /// How often the programs' lease is renewed.
-const RENEW: Duration = Duration::from_secs(60);
+const RENEW: Duration = Duration::from_mins(1);
 
 /// Services by eBPF.
 pub(crate) struct Ebpf;

@@ -90,16 +90,19 @@ fn pod(app: &str, name: &str) -> Value {
 
 fn is_ready(cluster: &Cluster, name: &str) -> bool {
     let Some(pod) = cluster.server().store().get(Kind::Pod, "default", name) else { return false };
-    let conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+    let conditions = pod.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+    let ready = json!("Ready");
+    conditions.iter().any(|condition| {
+        condition.get("type") == Some(&ready) && condition.get("status") == Some(&json!("True"))
+    })
 }
 
 impl Cluster {
     /// The address of a pod.
     pub fn pod_address(&self, name: &str) -> Result<Ipv4Addr> {
         let pod = self.server().store().get(Kind::Pod, "default", name).context("no such pod")?;
-        pod["status"]["podIP"]
-            .as_str()
+        pod.pointer("/status/podIP")
+            .and_then(Value::as_str)
             .context("the pod has no address")?
             .parse()
             .context("its address is none")

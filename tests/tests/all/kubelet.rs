@@ -1,7 +1,5 @@
 //! The kubelet against the few answers of an API server that it needs: one pod comes, is reported, and goes.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
-
 use std::{convert::Infallible, fs, process, sync::Arc, time::Duration};
 
 use axum::{

@@ -1,12 +1,5 @@
 //! Pods as the lab makes them: the CNI chain, the server in them, and what the probe can tell apart.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "helpers of tests fail as tests do"
-)]
-
 use std::{
     collections::BTreeSet,
     fs,
