@@ -71,7 +71,7 @@ impl Table {
         self.0.extend(counts.iter().map(|(program, count)| ((series.to_owned(), program.clone()), *count)));
     }
 
-    /// That the same programs are there and none rose by more than [`RISE`] percent.
+    /// That the same programs are there and none rose by more than `RISE` percent.
     pub fn check(&self, series: &str, counts: &Counts) -> Result<()> {
         let known = self.0.iter().filter(|((of, _), _)| of == series);
         let known: BTreeMap<_, _> = known.map(|((_, program), count)| (program, *count)).collect();

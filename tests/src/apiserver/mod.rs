@@ -1,7 +1,7 @@
 //! A Kubernetes API server in the test's process, for stock clients: kubectl 1.20 and later, kube-rs, the agent.
 //!
 //! It keeps everything in memory, speaks HTTPS with a certificate of its own authority, knows the kinds in
-//! `kinds`, and runs the few controllers that make Services work ([`controllers`]). The server has its own
+//! `kinds`, and runs the few controllers that make Services work (`controllers`). The server has its own
 //! runtime: it lives until it is dropped, whatever runtime the test has or has not.
 //!
 //! Absent: `OpenAPI` schemas (`kubectl explain`), aggregated discovery, HTTP/2, protobuf (which newer kubectls send for
