@@ -27,6 +27,7 @@ use crate::apiserver::{ApiServer, Identity, Kind, Options};
 use crate::enter::Place;
 use crate::kubelet::{self, Kubelet};
 use crate::node::Node;
+use crate::patience::patient;
 use crate::sandbox::CONFLIST;
 use crate::topology::{self, Topology, TopologyOptions};
 
@@ -162,6 +163,7 @@ impl Cluster {
 
     /// Waits until something holds; the error shows the end of the agent's log.
     pub fn wait(&self, what: &str, limit: Duration, holds: impl Fn(&Self) -> Result<bool>) -> Result<()> {
+        let limit = patient(limit);
         let start = Instant::now();
         loop {
             let outcome = holds(self);

@@ -7,6 +7,7 @@ pub mod enter;
 pub mod kubelet;
 pub mod node;
 pub mod packets;
+pub mod patience;
 pub mod probe;
 pub mod require;
 pub mod sandbox;

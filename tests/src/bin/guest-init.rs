@@ -87,6 +87,8 @@ impl Guest {
             test.args(["--exact", name, "--nocapture"]);
             // A guest has everything, so nothing may be skipped.
             test.env("ROUTER_TEST_REQUIRE", "root,netns");
+            // Without hardware's help everything takes its time.
+            test.env(router_tests::patience::VARIABLE, "10");
             self.output(&format!("test {name}"), &mut test)?;
         }
         Ok(())

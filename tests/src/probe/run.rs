@@ -42,7 +42,13 @@ pub struct Held {
 impl Call {
     /// One conversation, from any port.
     pub fn new(transport: Transport, to: impl Into<String>) -> Self {
-        Self { transport, to: to.into(), from: None, count: 1, timeout: super::TIMEOUT }
+        Self {
+            transport,
+            to: to.into(),
+            from: None,
+            count: 1,
+            timeout: crate::patience::patient(super::TIMEOUT),
+        }
     }
 
     #[must_use]
