@@ -38,6 +38,10 @@ const PACKAGES: &[Package] = &[
     Package { name: "kmod", why: "modules of the other kernels", there: || on_path("depmod") },
     Package { name: "cpio", why: "initramfs of the other kernels", there: || on_path("cpio") },
     Package { name: "xz-utils", why: "modules of the other kernels", there: || on_path("xz") },
+    Package { name: "binutils", why: "strips programs for the other kernels", there: || on_path("strip") },
+    Package { name: "conntrack", why: "shows what the stack tracks", there: || on_path("conntrack") },
+    Package { name: "ipvsadm", why: "the peer that benchmarks compare with", there: || on_path("ipvsadm") },
+    Package { name: "curl", why: "asks the API server as a stranger would", there: || on_path("curl") },
 ];
 
 /// Installs what is missing, or only says what is.
