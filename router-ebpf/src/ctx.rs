@@ -36,13 +36,17 @@ const WINDOW: usize = 54;
 /// A packet in a tc hook.
 pub(crate) struct Skb {
     skb: *mut __sk_buff,
+    /// Read once: where two paths read it, the compiler may make them share an address, which the verifier refuses.
+    ifindex: u32,
 }
 
 impl Skb {
     /// Makes sure that the headers can be read by pointer, where the packet has them at all.
     #[inline(always)]
     pub(crate) fn new(context: &TcContext) -> Self {
-        let skb = Self { skb: context.skb.skb };
+        // SAFETY: the context is the one this program was called with.
+        let ifindex = unsafe { (*context.skb.skb).ifindex };
+        let skb = Self { skb: context.skb.skb, ifindex };
         let (data, end) = skb.bounds();
         if data + WINDOW > end {
             let length = skb.length();
@@ -130,8 +134,7 @@ impl Kernel<V4> for Skb {
 
     #[inline(always)]
     fn ifindex(&self) -> u32 {
-        // SAFETY: the context outlives the program.
-        unsafe { (*self.skb).ifindex }
+        self.ifindex
     }
 
     #[inline(always)]

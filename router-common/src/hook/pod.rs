@@ -46,29 +46,68 @@ fn sent<K: Kernel<[u8; 4]>>(kernel: &mut K, meta: &'static Meta, packet: &Packet
         };
     };
     let flow = kernel.read(found.entry);
-    match direction(&flow, packet) {
-        Direction::Request if is_edge(kernel, &flow) => continued(kernel, meta, found, &flow, packet),
+    let (way, edge) = (direction(&flow, packet), is_edge(kernel, &flow));
+    let anew = match way {
+        Direction::Request if edge => {
+            begins_anew(kernel, &flow, packet) || is_lost(kernel, meta, found.entry, &flow, packet)
+        }
+        // The flow of a pod that had this address before, at another veth.
+        Direction::Request => is_left_behind(kernel, &flow, packet),
+        Direction::Translated if edge && untranslated(&flow) => {
+            begins_anew(kernel, &flow, packet) || (!found.confirmed && is_served(kernel, &flow, packet))
+        }
+        _ => false,
+    };
+    // In one place, since the verifier follows a flow's beginning anew from each.
+    if anew {
+        return begin(kernel, meta, packet);
+    }
+    match way {
+        Direction::Request if edge => continued(kernel, found, packet),
         Direction::Reply if answers_here(kernel, &flow) => answered(kernel, meta, found, &flow, packet),
-        Direction::Translated if untranslated(&flow) && is_edge(kernel, &flow) => {
-            if begins_anew(kernel, &flow, packet) || (!found.confirmed && is_served(kernel, &flow, packet)) {
-                return begin(kernel, meta, packet);
-            }
+        Direction::Translated if untranslated(&flow) && edge => {
             note(kernel, found, &flow, packet, true);
             Verdict::Pass
         }
-        Direction::Translated if is_edge(kernel, &flow) => displaced(kernel, meta, packet),
+        Direction::Translated if edge => displaced(kernel, meta, packet),
         // Not where this flow's packets come from: whoever sends it must own its source.
         way => match sender(kernel, &packet.header) {
             Ok(_) if way == Direction::Reply => answered(kernel, meta, found, &flow, packet),
-            // The flow of a pod that had this address before, at another veth.
-            Ok(Some(_)) if way == Direction::Request => {
-                forget(kernel, &flow, packet.header.protocol);
-                begin(kernel, meta, packet)
-            }
             Ok(_) => Verdict::Pass,
             Err(reason) => drop_packet(kernel, packet, reason),
         },
     }
+}
+
+/// Whether a flow's backend is gone; then the flow goes too. TCP finds none and is reset; UDP begins anew with
+/// another backend.
+#[inline(always)]
+fn is_lost<K: Kernel<[u8; 4]>>(
+    kernel: &mut K,
+    meta: &'static Meta,
+    entry: K::Entry,
+    flow: &Flow<[u8; 4]>,
+    packet: &Packet<[u8; 4]>,
+) -> bool {
+    let lost = flow.generation != meta.generation && !refresh_request(kernel, meta, entry);
+    if lost {
+        forget(kernel, flow, packet.header.protocol);
+    }
+    lost
+}
+
+/// Whether a flow's client was another pod than the one that owns its address now; then the flow goes.
+#[inline(never)]
+fn is_left_behind<K: Kernel<[u8; 4]>>(
+    kernel: &mut K,
+    flow: &Flow<[u8; 4]>,
+    packet: &Packet<[u8; 4]>,
+) -> bool {
+    let left = matches!(sender(kernel, &packet.header), Ok(Some(_)));
+    if left {
+        forget(kernel, flow, packet.header.protocol);
+    }
+    left
 }
 
 /// Whether a service has come to be where a flow, still unanswered, was taken up as one that dials none: then that
@@ -134,19 +173,9 @@ fn answers_here<A: Address, K: Kernel<A>>(kernel: &K, flow: &Flow<A>) -> bool {
 #[inline(always)]
 fn continued<K: Kernel<[u8; 4]>>(
     kernel: &mut K,
-    meta: &'static Meta,
     found: Found<K::Entry>,
-    flow: &Flow<[u8; 4]>,
     packet: &Packet<[u8; 4]>,
 ) -> Verdict {
-    if begins_anew(kernel, flow, packet) {
-        return begin(kernel, meta, packet);
-    }
-    if flow.generation != meta.generation && !refresh_request(kernel, meta, found.entry) {
-        forget(kernel, flow, packet.header.protocol);
-        // TCP finds no flow and is reset; UDP begins anew with another backend.
-        return begin(kernel, meta, packet);
-    }
     let flow = kernel.read(found.entry);
     let verdict = forward(kernel, &flow, packet, Towards::Server);
     note(kernel, found, &flow, packet, true);
