@@ -32,7 +32,9 @@ pub enum Inserted {
 pub enum Route {
     /// Out of this device.
     Via(u32),
-    /// It is not forwarded: local, unreachable, or unknown.
+    /// Not forwarded, but not refused either: the address is this host's own, or no route leads to it.
+    Local,
+    /// Unreachable, or unknown.
     None,
 }
 

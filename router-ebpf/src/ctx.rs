@@ -6,8 +6,8 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::{
     __sk_buff, BPF_ANY, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_FIB_LKUP_RET_FRAG_NEEDED,
-    BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, BPF_NOEXIST, TC_ACT_SHOT, TC_ACT_UNSPEC,
-    bpf_fib_lookup,
+    BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS, BPF_NOEXIST,
+    TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_fib_lookup,
 };
 use aya_ebpf::helpers::{
     bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
@@ -36,13 +36,17 @@ const WINDOW: usize = 54;
 /// A packet in a tc hook.
 pub(crate) struct Skb {
     skb: *mut __sk_buff,
+    /// Read once: where two paths read it, the compiler may make them share an address, which the verifier refuses.
+    ifindex: u32,
 }
 
 impl Skb {
     /// Makes sure that the headers can be read by pointer, where the packet has them at all.
     #[inline(always)]
     pub(crate) fn new(context: &TcContext) -> Self {
-        let skb = Self { skb: context.skb.skb };
+        // SAFETY: the context is the one this program was called with.
+        let ifindex = unsafe { (*context.skb.skb).ifindex };
+        let skb = Self { skb: context.skb.skb, ifindex };
         let (data, end) = skb.bounds();
         if data + WINDOW > end {
             let length = skb.length();
@@ -130,8 +134,7 @@ impl Kernel<V4> for Skb {
 
     #[inline(always)]
     fn ifindex(&self) -> u32 {
-        // SAFETY: the context outlives the program.
-        unsafe { (*self.skb).ifindex }
+        self.ifindex
     }
 
     #[inline(always)]
@@ -355,6 +358,8 @@ impl Kernel<V4> for Skb {
             || result == i64::from(BPF_FIB_LKUP_RET_FRAG_NEEDED)
         {
             Route::Via(lookup.ifindex)
+        } else if result == i64::from(BPF_FIB_LKUP_RET_NOT_FWDED) {
+            Route::Local
         } else {
             Route::None
         }

@@ -3,12 +3,14 @@
 //! Order: settings and `kube-svc` first, then maps and programs, then devices; so that a program that is attached
 //! finds a `meta` that names its devices.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use ipnet::IpNet;
 use router_core::cluster::{Event, HostView};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -21,7 +23,7 @@ use crate::node::firewall;
 use crate::node::hooks::{self, Attacher};
 use crate::node::links::{View, Watcher};
 use crate::node::prepare::{self, RESERVED_PORTS};
-use crate::node::service_link::Keeper;
+use crate::node::service_link::{Keeper, ServiceLink};
 use crate::planes::ebpf::{EbpfDriver, Resting, SharedMeta};
 use crate::sys::bpf;
 use crate::sys::netlink::Netlink;
@@ -59,10 +61,10 @@ impl KernelSide for Ebpf {
         let attacher = Attacher::new(object, attach(services.attach), pins.as_deref())?;
         let watcher = Watcher::open()?;
 
-        let (uplinks, uplinks_seen) = watch::channel(Vec::new());
-        let devices = Devices { attacher, meta: meta.clone(), uplinks };
+        let (outside, outside_seen) = watch::channel(Outside::default());
+        let devices = Devices { attacher, meta: meta.clone(), outside };
         spawn(parts, "following devices", devices.follow(watcher, events));
-        spawn(parts, "following the cluster", follow_host(host, keeper, meta.clone(), names, uplinks_seen));
+        spawn(parts, "following the cluster", follow_host(host, keeper, meta.clone(), names, outside_seen));
         let (swept, _) = watch::channel(Arc::<Swept>::default());
         spawn(parts, "sweeping flows", sweeper.run(swept));
         spawn(parts, "reading events", reader.run());
@@ -92,11 +94,21 @@ const fn attach(wanted: Attach) -> hooks::Attach {
     }
 }
 
+/// What `kube-svc`, its routes and the firewall depend on; where any of it changes, they are looked at again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Outside {
+    uplinks: Vec<String>,
+    mtu: Option<u32>,
+    /// As found: it changes when somebody takes it away.
+    service: Option<ServiceLink>,
+    service_routes: BTreeSet<IpNet>,
+}
+
 /// What has to be right before anybody hears of a device.
 struct Devices {
     attacher: Attacher,
     meta: SharedMeta,
-    uplinks: watch::Sender<Vec<String>>,
+    outside: watch::Sender<Outside>,
 }
 
 impl Devices {
@@ -109,10 +121,15 @@ impl Devices {
             error!("cannot tell the programs of this node's devices: {failure:#}");
         }
         self.attacher.follow(view, audit);
-        let names: Vec<String> = view.uplinks.values().cloned().collect();
-        self.uplinks.send_if_modified(|known| {
-            let changed = *known != names;
-            known.clone_from(&names);
+        let outside = Outside {
+            uplinks: view.uplinks.values().cloned().collect(),
+            mtu: view.mtu,
+            service: view.service,
+            service_routes: view.service_routes.clone(),
+        };
+        self.outside.send_if_modified(|known| {
+            let changed = *known != outside;
+            *known = outside;
             changed
         });
         if audit {
@@ -130,10 +147,12 @@ async fn follow_host(
     mut keeper: Keeper,
     meta: SharedMeta,
     names: PodNames,
-    mut uplinks: watch::Receiver<Vec<String>>,
+    mut outside: watch::Receiver<Outside>,
 ) -> Result<()> {
     loop {
         let view = host.borrow_and_update().clone();
+        let around = outside.borrow_and_update().clone();
+        keeper.set_mtu(around.mtu);
         names.write().unwrap_or_else(PoisonError::into_inner).clone_from(&view.pod_names);
         if let Some(IpAddr::V4(address)) = view.node_addresses.iter().find(|address| address.is_ipv4()) {
             meta.set_node(address.octets())?;
@@ -141,14 +160,15 @@ async fn follow_host(
             if let Err(failure) = keeper.set_service_routes(&ranges, IpAddr::V4(*address)) {
                 error!("cannot route VIPs to kube-svc: {failure:#}");
             }
+        } else if let Err(failure) = keeper.repair() {
+            error!("cannot keep kube-svc: {failure:#}");
         }
-        let interfaces = uplinks.borrow_and_update().clone();
-        if let Err(failure) = firewall::ensure(&interfaces) {
+        if let Err(failure) = firewall::ensure(&around.uplinks) {
             error!("cannot accept our traffic in the host's firewall: {failure:#}");
         }
         tokio::select! {
             changed = host.changed() => changed.context("learn of the cluster")?,
-            changed = uplinks.changed() => changed.context("learn of uplinks")?,
+            changed = outside.changed() => changed.context("learn of devices")?,
             () = tokio::time::sleep(AUDIT) => {}
         }
     }

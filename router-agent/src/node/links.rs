@@ -15,6 +15,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use ipnet::IpNet;
 use router_core::cluster::{Event, Kind};
 use router_core::model::link::LinkEvent;
 use tokio::sync::mpsc;
@@ -22,7 +23,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::sys::netlink::{Address, Changes, Discipline, Events, Link, Netlink, Route};
 
-use super::service_link::{FAR, NEAR, ServiceLink};
+use super::service_link::{FAR, NEAR, PROTOCOL, ServiceLink};
 
 /// The bridge that the CNI plugin makes pods ports of.
 pub(crate) const BRIDGE: &str = "kube-bridge";
@@ -77,6 +78,10 @@ pub(crate) struct View {
     pub uplinks: BTreeMap<u32, String>,
     pub service: Option<ServiceLink>,
     pub node_addresses: BTreeSet<IpAddr>,
+    /// The smallest MTU of the devices by which a packet to a VIP may leave: uplinks and the bridge.
+    pub mtu: Option<u32>,
+    /// What is routed to `kube-svc`.
+    pub service_routes: BTreeSet<IpNet>,
 }
 
 /// Sorts a snapshot. `peers` holds what is known behind ports, by their index.
@@ -103,6 +108,17 @@ pub(crate) fn view(snapshot: &Snapshot, peers: &BTreeMap<u32, Peer>) -> View {
             .collect(),
         service: ServiceLink::among(links),
         node_addresses: node_addresses(snapshot),
+        mtu: links
+            .iter()
+            .filter(|link| link.name == BRIDGE || is_uplink(snapshot, link))
+            .map(|link| link.mtu)
+            .min(),
+        service_routes: snapshot
+            .routes
+            .iter()
+            .filter(|route| route.protocol == PROTOCOL)
+            .map(|route| route.destination)
+            .collect(),
     }
 }
 

@@ -24,6 +24,9 @@ pub(crate) const PROTOCOL: u8 = 117;
 /// Both ends': locally administered, the same on every node, since no frame with it leaves one.
 const MAC: [u8; 6] = [0x0a, 0x6b, 0x72, 0x73, 0x76, 0x63];
 
+/// What every IPv4 host can receive (RFC 791); below it an MTU is a mistake.
+const SMALLEST_MTU: u32 = 576;
+
 /// The pair as it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ServiceLink {
@@ -56,13 +59,14 @@ pub(crate) struct Keeper {
     netlink: Netlink,
     ranges: Vec<Ipv4Net>,
     source: Option<Ipv4Addr>,
+    mtu: Option<u32>,
 }
 
 impl Keeper {
     /// In the network namespace of the calling thread.
     pub(crate) fn open() -> Result<Self> {
         let netlink = Netlink::open().context("cannot open a netlink socket")?;
-        Ok(Self { netlink, ranges: Vec::new(), source: None })
+        Ok(Self { netlink, ranges: Vec::new(), source: None, mtu: None })
     }
 
     /// Routes `ranges` to `kube-svc`, in place of those routed so far. `source` is this node's address, which
@@ -80,6 +84,12 @@ impl Keeper {
             IpAddr::V6(_) => None,
         };
         self.repair().map(drop)
+    }
+
+    /// The MTU that both ends shall have, from the next repair on: no larger than that of any way out, since what we
+    /// send out of a device ourselves is neither fragmented nor answered.
+    pub(crate) const fn set_mtu(&mut self, mtu: Option<u32>) {
+        self.mtu = mtu;
     }
 
     /// Makes whatever is missing, and takes routes away that are not wanted. What is right is not touched.
@@ -120,6 +130,9 @@ impl Keeper {
             self.netlink
                 .set_addressless(end.index, MAC)
                 .with_context(|| format!("cannot set the MAC of {name}"))?;
+        }
+        if let Some(mtu) = self.mtu.filter(|mtu| *mtu != end.mtu && *mtu >= SMALLEST_MTU) {
+            self.netlink.set_mtu(end.index, mtu).with_context(|| format!("cannot set the MTU of {name}"))?;
         }
         if !end.up {
             self.netlink.set_up(end.index).with_context(|| format!("cannot set {name} up"))?;
@@ -278,6 +291,21 @@ mod tests {
             run("ip link del kube-svc");
             keeper.repair().unwrap();
             assert_eq!(routes(), before);
+        });
+    }
+
+    #[test]
+    fn both_ends_get_the_mtu_and_follow_it() {
+        in_namespace(|| {
+            let mut keeper = Keeper::open().unwrap();
+            for mtu in [1400, 1450, 9000] {
+                keeper.set_mtu(Some(mtu));
+                keeper.repair().unwrap();
+                for end in [NEAR, FAR] {
+                    let text = run(&format!("ip link show dev {end}"));
+                    assert!(text.contains(&format!("mtu {mtu} ")), "{text}");
+                }
+            }
         });
     }
 

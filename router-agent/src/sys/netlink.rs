@@ -47,6 +47,7 @@ pub(crate) struct Link {
     /// `veth`, `bridge`, …; hardware has none.
     pub kind: Option<String>,
     pub mac: Option<[u8; 6]>,
+    pub mtu: u32,
     /// The bridge, bond or VRF it belongs to.
     pub master: Option<u32>,
     /// The other end of a veth, and the id of its namespace if that is another one than this link's.
@@ -193,6 +194,14 @@ impl Netlink {
         self.tell(&RouteNetlinkMessage::SetLink(message), 0)
     }
 
+    /// Sets a device's MTU in bytes.
+    pub(crate) fn set_mtu(&mut self, index: u32, mtu: u32) -> io::Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.attributes.push(LinkAttribute::Mtu(mtu));
+        self.tell(&RouteNetlinkMessage::SetLink(message), 0)
+    }
+
     /// Sets a device up.
     pub(crate) fn set_up(&mut self, index: u32) -> io::Result<()> {
         let mut message = LinkMessage::default();
@@ -300,6 +309,7 @@ fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
         name: String::new(),
         kind: None,
         mac: None,
+        mtu: 0,
         master: None,
         peer: None,
         peer_namespace: None,
@@ -312,6 +322,7 @@ fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok(),
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Controller(index) => link.master = Some(index),
             LinkAttribute::Link(index) => link.peer = Some(index),
             LinkAttribute::LinkNetNsId(id) => link.peer_namespace = Some(id),

@@ -1,6 +1,6 @@
 //! Flows that exist: whose packet it is, what it changes in the row, and where it goes.
 
-use crate::abi::{Address, Flow, FlowKey, flow_flags, key_kind, protocol, seen};
+use crate::abi::{Address, Counter, Flow, FlowKey, flow_flags, key_kind, protocol, seen};
 use crate::hook::{Kind, Packet};
 use crate::kernel::{Found, Kernel};
 use crate::nat::{Tuple, translate};
@@ -75,7 +75,8 @@ pub fn untranslated<A: Address>(flow: &Flow<A>) -> bool {
     flow.flags & (flow_flags::CLIENT | flow_flags::SERVER) == flow_flags::CLIENT | flow_flags::SERVER
 }
 
-/// Notes a packet in its row, after its verdict (the row may move away), and moves the flow to `flows` once the client has answered a reply.
+/// Notes a packet in its row, after its verdict (the row may move away). A flow that has not proved itself yet gets
+/// back what the map of new flows has evicted of it, and moves to `flows` once the client has answered a reply.
 #[inline(always)]
 pub fn note<A: Address, K: Kernel<A>>(
     kernel: &mut K,
@@ -97,8 +98,13 @@ pub fn note<A: Address, K: Kernel<A>>(
         row.packets += 1;
         row.bytes += length;
     });
-    if from_client && !found.confirmed {
-        confirm(kernel, flow, bits, packet.header.protocol, now);
+    if found.confirmed {
+        return;
+    }
+    let protocol = packet.header.protocol;
+    let side = if from_client { flow_flags::SERVER } else { flow_flags::CLIENT };
+    if (from_client && !confirm(kernel, flow, bits, protocol)) || (!from_client && !untranslated(flow)) {
+        mend(kernel, flow, protocol, side);
     }
 }
 
@@ -115,27 +121,54 @@ fn observed<A: Address>(packet: &Packet<A>, from_client: bool) -> u16 {
     bits
 }
 
-/// The client has sent: if the server has answered before, the flow has proved itself.
+/// The client has sent: if the server has answered before, the flow has proved itself. False: its server's half is
+/// gone.
 #[inline(never)]
-fn confirm<A: Address, K: Kernel<A>>(kernel: &mut K, flow: &Flow<A>, bits: u16, protocol: u8, now: u64) {
+fn confirm<A: Address, K: Kernel<A>>(kernel: &mut K, flow: &Flow<A>, bits: u16, protocol: u8) -> bool {
     let server = server_key(flow, protocol);
-    let Some(found) = kernel.find(&server) else { return };
+    let Some(found) = kernel.find(&server) else { return false };
     let mut row = *kernel.read(found.entry);
     if row.seen & seen::REPLY == 0
-        || (protocol == protocol::UDP && now.wrapping_sub(row.created) < ASSURED_UDP)
+        || (protocol == protocol::UDP && kernel.now().wrapping_sub(row.created) < ASSURED_UDP)
     {
-        return;
+        return true;
     }
     row.seen |= seen::CONFIRMED;
-    if !kernel.confirm(&server, &row) || untranslated(flow) {
-        return;
+    // Asked before the row moves: what it leaves behind may be another flow's at once.
+    let whole = untranslated(flow);
+    if !kernel.confirm(&server, &row) {
+        // It stays where rows may leave; that there is no room is to be seen.
+        kernel.count(DropReason::MapFull as u32, Counter { packets: 1, bytes: 0 });
+        return true;
+    }
+    if whole {
+        return true;
     }
     // Server side first: the client's row leads to it, never the other way round.
     let client = client_key(flow, protocol);
-    let Some(found) = kernel.find(&client) else { return };
+    let Some(found) = kernel.find(&client) else { return true };
     let mut row = *kernel.read(found.entry);
     row.seen |= seen::CONFIRMED | bits;
     let _ = kernel.confirm(&client, &row);
+    true
+}
+
+/// Puts back the other half of a new flow (`side`), if it was evicted while this one was not. A flow that is closing
+/// is left: its halves are being taken away, or soon will be.
+#[inline(never)]
+fn mend<A: Address, K: Kernel<A>>(kernel: &mut K, flow: &Flow<A>, protocol: u8, side: u16) {
+    let key =
+        if side == flow_flags::CLIENT { client_key(flow, protocol) } else { server_key(flow, protocol) };
+    if flow.seen & seen::CLOSING != 0 || kernel.find(&key).is_some() {
+        return;
+    }
+    let mut row = *flow;
+    row.flags = (flow.flags & !(flow_flags::CLIENT | flow_flags::SERVER)) | side;
+    row.seen = 0;
+    row.packets = 0;
+    row.bytes = 0;
+    // Another CPU may have been first, or there is no room: then the next packet tries again.
+    let _ = kernel.insert(&key, &row);
 }
 
 /// A SYN on a flow that is closing begins another one: takes the old one away and says so.

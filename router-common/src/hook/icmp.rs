@@ -59,10 +59,16 @@ pub fn about_flow<K: Kernel<[u8; 4]>>(kernel: &mut K, meta: &Meta, packet: &Pack
         kernel.mark(meta.mark);
         return Verdict::Pass;
     }
-    kernel.mark(0);
     if host {
+        // What comes from the VIP comes in where that is routed; what comes from a router on the way, where it does.
+        if header.source != flow.backend {
+            kernel.mark(meta.mark);
+            return Verdict::Pass;
+        }
+        kernel.mark(0);
         return to_host(kernel, meta);
     }
+    kernel.mark(0);
     if !to_client && flow.flags & flow_flags::LOCAL_POD == 0 {
         return Verdict::Neighbour(flow.server_ifindex);
     }

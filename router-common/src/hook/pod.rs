@@ -3,7 +3,7 @@
 //! From a pod: only ARP and IPv4 with its own addresses (IPv6 passes untouched), and the client's half of every
 //! translation. To a pod: only what is addressed to it, and the rest of the translations that came by the stack.
 
-use crate::abi::{Address, Flow, FlowKey, FrontendKey, Meta, Pod, device_flags, flow_flags, key_kind};
+use crate::abi::{Address, Flow, FlowKey, FrontendKey, Meta, Pod, device_flags, flow_flags, key_kind, seen};
 use crate::hook::create::{Client, balance, displace, refresh_reply, refresh_request, take_up};
 use crate::hook::flow::{
     Direction, Towards, begins_anew, direction, forget, forward, key, note, restore, untranslated,
@@ -38,20 +38,38 @@ pub fn ingress<K: Kernel<[u8; 4]>>(kernel: &mut K) -> Verdict {
 
 #[inline(always)]
 fn sent<K: Kernel<[u8; 4]>>(kernel: &mut K, meta: &'static Meta, packet: &Packet<[u8; 4]>) -> Verdict {
-    let key = key(packet);
-    let Some(found) = kernel.find(&key) else { return begin(kernel, meta, packet) };
+    let Some(found) = kernel.find(&key(packet)) else {
+        // A flow that was displaced outlives the one that displaced it.
+        return match kernel.find(&displaced_key(packet)) {
+            Some(_) => displaced(kernel, meta, packet),
+            None => begin(kernel, meta, packet),
+        };
+    };
     let flow = kernel.read(found.entry);
-    match direction(&flow, packet) {
-        Direction::Request if is_edge(kernel, &flow) => continued(kernel, meta, found, &flow, packet),
+    let (way, edge) = (direction(&flow, packet), is_edge(kernel, &flow));
+    let anew = match way {
+        Direction::Request if edge => {
+            begins_anew(kernel, &flow, packet) || is_lost(kernel, meta, found.entry, &flow, packet)
+        }
+        // The flow of a pod that had this address before, at another veth.
+        Direction::Request => is_left_behind(kernel, &flow, packet),
+        Direction::Translated if edge && untranslated(&flow) => {
+            begins_anew(kernel, &flow, packet) || (!found.confirmed && is_served(kernel, &flow, packet))
+        }
+        _ => false,
+    };
+    // In one place, since the verifier follows a flow's beginning anew from each.
+    if anew {
+        return begin(kernel, meta, packet);
+    }
+    match way {
+        Direction::Request if edge => continued(kernel, found, packet),
         Direction::Reply if answers_here(kernel, &flow) => answered(kernel, meta, found, &flow, packet),
-        Direction::Translated if untranslated(&flow) && is_edge(kernel, &flow) => {
-            if begins_anew(kernel, &flow, packet) {
-                return begin(kernel, meta, packet);
-            }
+        Direction::Translated if untranslated(&flow) && edge => {
             note(kernel, found, &flow, packet, true);
             Verdict::Pass
         }
-        Direction::Translated if is_edge(kernel, &flow) => displaced(kernel, meta, packet),
+        Direction::Translated if edge => displaced(kernel, meta, packet),
         // Not where this flow's packets come from: whoever sends it must own its source.
         way => match sender(kernel, &packet.header) {
             Ok(_) if way == Direction::Reply => answered(kernel, meta, found, &flow, packet),
@@ -61,20 +79,79 @@ fn sent<K: Kernel<[u8; 4]>>(kernel: &mut K, meta: &'static Meta, packet: &Packet
     }
 }
 
+/// Whether a flow's backend is gone; then the flow goes too. TCP finds none and is reset; UDP begins anew with
+/// another backend.
+#[inline(always)]
+fn is_lost<K: Kernel<[u8; 4]>>(
+    kernel: &mut K,
+    meta: &'static Meta,
+    entry: K::Entry,
+    flow: &Flow<[u8; 4]>,
+    packet: &Packet<[u8; 4]>,
+) -> bool {
+    let lost = flow.generation != meta.generation && !refresh_request(kernel, meta, entry);
+    if lost {
+        forget(kernel, flow, packet.header.protocol);
+    }
+    lost
+}
+
+/// Whether a flow's client was another pod than the one that owns its address now; then the flow goes.
+#[inline(never)]
+fn is_left_behind<K: Kernel<[u8; 4]>>(
+    kernel: &mut K,
+    flow: &Flow<[u8; 4]>,
+    packet: &Packet<[u8; 4]>,
+) -> bool {
+    let left = matches!(sender(kernel, &packet.header), Ok(Some(_)));
+    if left {
+        forget(kernel, flow, packet.header.protocol);
+    }
+    left
+}
+
+/// Whether a service has come to be where a flow, still unanswered, was taken up as one that dials none: then that
+/// one goes, and the packet begins another.
+#[inline(never)]
+fn is_served<K: Kernel<[u8; 4]>>(kernel: &mut K, flow: &Flow<[u8; 4]>, packet: &Packet<[u8; 4]>) -> bool {
+    let served = flow.seen & seen::REPLY == 0 && kernel.frontend(&dialled(packet)).is_some();
+    if served {
+        forget(kernel, flow, packet.header.protocol);
+    }
+    served
+}
+
+#[inline(always)]
+fn dialled(packet: &Packet<[u8; 4]>) -> FrontendKey<[u8; 4]> {
+    FrontendKey {
+        address: packet.header.destination,
+        port: packet.ports.destination,
+        protocol: packet.header.protocol,
+        pad: 0,
+    }
+}
+
+#[inline(always)]
+fn displaced_key(packet: &Packet<[u8; 4]>) -> FlowKey<[u8; 4]> {
+    let mut key = key(packet);
+    key.kind = key_kind::DISPLACED;
+    key
+}
+
 /// A pod dials a backend directly with the tuple that a balanced flow of its own has on its server's side.
 #[inline(always)]
 fn displaced<K: Kernel<[u8; 4]>>(kernel: &mut K, meta: &'static Meta, packet: &Packet<[u8; 4]>) -> Verdict {
-    let mut key = key(packet);
-    key.kind = key_kind::DISPLACED;
-    let Some(found) = kernel.find(&key) else {
-        return match displace(kernel, meta, packet) {
-            Ok(()) => made(kernel, &key, packet),
-            Err(reason) => drop_packet(kernel, packet, reason),
-        };
-    };
+    let key = displaced_key(packet);
+    let begins = kernel.find(&key).is_none();
+    if begins && let Err(reason) = displace(kernel, meta, packet) {
+        return drop_packet(kernel, packet, reason);
+    }
+    let Some(found) = kernel.find(&key) else { return Verdict::Drop(DropReason::Inconsistent) };
     let flow = kernel.read(found.entry);
     let verdict = forward(kernel, &flow, packet, Towards::Server);
-    note(kernel, found, &flow, packet, true);
+    if !begins {
+        note(kernel, found, &flow, packet, true);
+    }
     verdict
 }
 
@@ -96,19 +173,9 @@ fn answers_here<A: Address, K: Kernel<A>>(kernel: &K, flow: &Flow<A>) -> bool {
 #[inline(always)]
 fn continued<K: Kernel<[u8; 4]>>(
     kernel: &mut K,
-    meta: &'static Meta,
     found: Found<K::Entry>,
-    flow: &Flow<[u8; 4]>,
     packet: &Packet<[u8; 4]>,
 ) -> Verdict {
-    if begins_anew(kernel, flow, packet) {
-        return begin(kernel, meta, packet);
-    }
-    if flow.generation != meta.generation && !refresh_request(kernel, meta, found.entry) {
-        forget(kernel, flow, packet.header.protocol);
-        // TCP finds no flow and is reset; UDP begins anew with another backend.
-        return begin(kernel, meta, packet);
-    }
     let flow = kernel.read(found.entry);
     let verdict = forward(kernel, &flow, packet, Towards::Server);
     note(kernel, found, &flow, packet, true);
@@ -173,13 +240,7 @@ fn first<K: Kernel<[u8; 4]>>(
         Some(pod) => Client::Pod(pod),
         None => Client::UnboundPod,
     };
-    let dialled = FrontendKey {
-        address: packet.header.destination,
-        port: packet.ports.destination,
-        protocol: packet.header.protocol,
-        pad: 0,
-    };
-    let Some(frontend) = kernel.frontend(&dialled) else { return Ok(Begun::Direct) };
+    let Some(frontend) = kernel.frontend(&dialled(packet)) else { return Ok(Begun::Direct) };
     if frontend.count == 0 || !packet.ports.opens(packet.header.protocol) {
         return Ok(Begun::Refused);
     }

@@ -5,7 +5,7 @@ use crate::abi::{FrontendKey, Meta, flow_flags, protocol};
 use crate::hook::create::{Client, balance, refresh_request};
 use crate::hook::flow::{Direction, Towards, begins_anew, direction, forget, forward, key, note};
 use crate::hook::{Kind, Packet, drop_packet, icmp, packet};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Route};
 use crate::packet::{ethertype, ipv4};
 use crate::verdict::{DropReason, Verdict};
 
@@ -80,7 +80,7 @@ fn first<K: Kernel<[u8; 4]>>(
         protocol: packet.header.protocol,
         pad: 0,
     };
-    if packet.header.source != meta.node4 || !packet.ports.opens(packet.header.protocol) {
+    if !packet.ports.opens(packet.header.protocol) || !is_own(kernel, meta, packet) {
         return Ok(false);
     }
     let Some(frontend) = kernel.frontend(&dialled) else { return Ok(false) };
@@ -89,6 +89,17 @@ fn first<K: Kernel<[u8; 4]>>(
     }
     balance(kernel, meta, meta.node4, &frontend, packet, Client::Host)?;
     Ok(true)
+}
+
+/// Whether a process of this node sends: under the node's address, or, if it bound itself to another one, one of this
+/// host's (the stack lets nobody else in with those).
+#[inline(always)]
+fn is_own<K: Kernel<[u8; 4]>>(kernel: &mut K, meta: &'static Meta, packet: &Packet<[u8; 4]>) -> bool {
+    let source = packet.header.source;
+    source == meta.node4
+        || (kernel.pod(source).is_none()
+            && kernel.route(meta.service_near_ifindex, meta.node4, source, packet.header.protocol)
+                == Route::Local)
 }
 
 /// Answers with a refusal; what is no VIP at all is dropped.

@@ -63,6 +63,18 @@ impl World {
         self
     }
 
+    /// With one half of a flow that is new, or all of one that is not translated.
+    #[must_use]
+    fn half(mut self, protocol: u8, flow: Flow<V4>, side: u16) -> Self {
+        let key = if side == flow_flags::CLIENT {
+            client_key(&flow, protocol)
+        } else {
+            server_key(&flow, protocol)
+        };
+        self.flows.push((key, Flow { flags: flow.flags | side, ..flow }, false));
+        self
+    }
+
     /// With both halves of a flow, confirmed.
     #[must_use]
     fn flow(mut self, protocol: u8, flow: Flow<V4>) -> Self {

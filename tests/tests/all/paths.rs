@@ -143,3 +143,24 @@ fn every_path_works_fast_in_the_native_set_up() {
 fn every_path_works_fast_in_the_plain_set_up() {
     matrix(&start(plain()));
 }
+
+#[test]
+fn a_process_bound_to_another_address_of_the_node_is_served_and_kube_svc_comes_back_at_once() {
+    let paths = start(native());
+    let node = &paths.cluster.topology.node;
+    let vip = paths.cluster.vip("web").unwrap();
+    // A route of its own makes the stack choose the bridge's address, as a process does that binds to it.
+    let other = format!(
+        "ip route add {vip} dev kube-svc src $(ip -4 -o addr show kube-bridge | awk '{{print $4}}' | cut -d/ -f1)"
+    );
+    node.run(&["sh", "-ec", &other]).unwrap();
+    let place = paths.cluster.node();
+    for service in ["web", "remote"] {
+        let vip = paths.cluster.vip(service).unwrap();
+        let result = Probe::new(&place).tcp(&format!("{vip}:80")).unwrap();
+        assert!(result.ok, "{service}: {result:?}\n{}", paths.cluster.agent_log());
+    }
+    node.run(&["ip", "link", "del", "kube-svc"]).unwrap();
+    let back = |cluster: &Cluster| Ok(Probe::new(&cluster.node()).tcp(&format!("{vip}:80"))?.ok);
+    paths.cluster.wait("kube-svc to be back", Duration::from_secs(2), back).unwrap();
+}

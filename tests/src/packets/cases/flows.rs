@@ -9,6 +9,8 @@ use crate::packets::{
     BRIDGE_MAC, Case, Hook, NEIGHBOUR, NEIGHBOUR_MAC, NODE, OTHER, POD, POD_MAC, REMOTE, VIP, World,
 };
 
+/// On the way to [`REMOTE`].
+const ROUTER: [u8; 4] = [192, 168, 77, 1];
 /// More fragments follow.
 const MORE: u16 = 0x2000;
 
@@ -17,6 +19,8 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend(errors());
     cases.extend(fragments());
     cases.extend(endings());
+    cases.extend(torn());
+    cases.extend(outlived());
     cases
 }
 
@@ -96,6 +100,15 @@ fn errors() -> Vec<Case> {
     let sent = quote(tcp(FROM_POD, (POD, 40_000), (VIP, 80), 64, Segment::DATA, b""));
     // As the stack quotes it: translated; the quoted transport checksum lies beyond the eight bytes.
     let translated = quote(tcp(FROM_POD, (POD, 40_000), (NEIGHBOUR, 8080), 64, Segment::DATA, b""));
+    let host = router_common::abi::Flow {
+        client: NODE,
+        client_port: 41_000,
+        source: NODE,
+        source_port: 50_000,
+        backend: REMOTE,
+        flags: flow_flags::HOST_CLIENT,
+        ..outgoing()
+    };
     let error = |quoted: &[u8]| icmp(TO_POD, NODE, POD, 64, (3, 4), [0, 0, 5, 0x78], quoted);
     vec![
         case(
@@ -114,6 +127,30 @@ fn errors() -> Vec<Case> {
             Verdict::Pass,
         )
         .out(icmp(TO_POD, VIP, POD, 64, (3, 3), [0; 4], &sent)),
+        case(
+            "a router's error about a packet of the node's own comes in where it came, quoting the VIP",
+            Hook::UplinkIn,
+            World::new().flow(TCP, host),
+            icmp(
+                TO_POD,
+                ROUTER,
+                NODE,
+                64,
+                (3, 4),
+                [0, 0, 5, 0x78],
+                &quote(tcp(FROM_POD, (NODE, 50_000), (REMOTE, 8080), 64, Segment::DATA, b"")),
+            ),
+            Verdict::Pass,
+        )
+        .out(icmp(
+            TO_POD,
+            ROUTER,
+            NODE,
+            64,
+            (3, 4),
+            [0, 0, 5, 0x78],
+            &quote(tcp(FROM_POD, (NODE, 41_000), (VIP, 80), 64, Segment::DATA, b"")),
+        )),
         case(
             "an error about a packet of no flow passes as it is",
             Hook::PodOut,
@@ -259,5 +296,92 @@ fn endings() -> Vec<Case> {
             Segment::DATA,
             b"x",
         )),
+    ]
+}
+
+/// New flows of which the map has evicted one half.
+fn torn() -> Vec<Case> {
+    let world = || World::new().service(&[(NEIGHBOUR, 8080, 0)]);
+    let request = || tcp(FROM_POD, (POD, 40_000), (VIP, 80), 64, Segment::DATA, b"x");
+    let reply = || tcp(TO_POD, (NEIGHBOUR, 8080), (POD, 40_000), 63, Segment::DATA, b"x");
+    vec![
+        case(
+            "a request puts back the server's half of its flow, so that the answer is restored",
+            Hook::PodOut,
+            world().half(TCP, outgoing(), flow_flags::CLIENT),
+            reply(),
+            Verdict::Pass,
+        )
+        .after(Hook::PodIn, request())
+        .out(tcp(TO_POD, (VIP, 80), (POD, 40_000), 63, Segment::DATA, b"x")),
+        case(
+            "an answer puts back the client's half of its flow, so that the next request is no stranger",
+            Hook::PodIn,
+            world().half(TCP, outgoing(), flow_flags::SERVER),
+            request(),
+            Verdict::Pass,
+        )
+        .after(Hook::PodOut, reply())
+        .out(tcp(FROM_POD, (POD, 40_000), (NEIGHBOUR, 8080), 64, Segment::DATA, b"x")),
+    ]
+}
+
+/// Flows that are left behind by what they were made for.
+fn outlived() -> Vec<Case> {
+    let world = || World::new().service(&[(NEIGHBOUR, 8080, 0)]);
+    let untranslated = router_common::abi::Flow {
+        source: POD,
+        backend: VIP,
+        backend_port: 80,
+        service: 0,
+        backend_id: 0,
+        server_ifindex: 0,
+        ..outgoing()
+    };
+    let whole = flow_flags::CLIENT | flow_flags::SERVER;
+    let elsewhere = router_common::abi::Flow { edge: 77, backend: REMOTE, flags: 0, ..outgoing() };
+    let displaced = router_common::abi::Flow {
+        frontend: NEIGHBOUR,
+        frontend_port: 8080,
+        source_port: super::PORT,
+        service: 0,
+        backend_id: 0,
+        server_ifindex: 0,
+        flags: flow_flags::DISPLACED,
+        ..outgoing()
+    };
+    vec![
+        case(
+            "UDP to a VIP from before there was a service is balanced once there is",
+            Hook::PodIn,
+            world().half(UDP, untranslated, whole),
+            udp(FROM_POD, (POD, 40_000), (VIP, 80), 64, b"x"),
+            Verdict::Pass,
+        )
+        .out(udp(FROM_POD, (POD, 40_000), (NEIGHBOUR, 8080), 64, b"x")),
+        case(
+            "so is a SYN that is sent again",
+            Hook::PodIn,
+            world().half(TCP, untranslated, whole),
+            tcp(FROM_POD, (POD, 40_000), (VIP, 80), 64, Segment::SYN, b""),
+            Verdict::Pass,
+        )
+        .out(tcp(FROM_POD, (POD, 40_000), (NEIGHBOUR, 8080), 64, Segment::SYN, b"")),
+        case(
+            "a pod is not held to the flow of one that had its address before",
+            Hook::PodIn,
+            world().flow(TCP, elsewhere),
+            tcp(FROM_POD, (POD, 40_000), (VIP, 80), 64, Segment::SYN, b""),
+            Verdict::Pass,
+        )
+        .out(tcp(FROM_POD, (POD, 40_000), (NEIGHBOUR, 8080), 64, Segment::SYN, b"")),
+        case(
+            "a direct flow keeps its other port when the balanced one that made it so is gone",
+            Hook::PodIn,
+            world().flow(TCP, displaced),
+            tcp(FROM_POD, (POD, 40_000), (NEIGHBOUR, 8080), 64, Segment::DATA, b"x"),
+            Verdict::Pass,
+        )
+        .out(tcp(FROM_POD, (POD, super::PORT), (NEIGHBOUR, 8080), 64, Segment::DATA, b"x")),
     ]
 }
