@@ -3,10 +3,12 @@
 #[cfg(test)]
 mod all {
     mod apiserver;
+    mod flows;
     mod hosts;
     mod kubelet;
     mod packets;
     mod paths;
     mod pods;
     mod vm;
+    mod world;
 }
