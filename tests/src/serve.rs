@@ -156,8 +156,12 @@ fn answer_lines(name: &str, stream: &TcpStream) -> io::Result<()> {
 /// One line: who answers, and whom it sees.
 fn answer(name: &str, peer: &impl std::fmt::Display, line: &[u8]) -> String {
     let answer = format!("{name} {peer}");
-    let fill = line.len().saturating_sub(answer.len() + 2);
-    if line.starts_with(ECHO.as_bytes()) { format!("{answer} {:.<fill$}\n", "") } else { answer + "\n" }
+    if line.starts_with(ECHO.as_bytes()) {
+        let fill = ".".repeat(line.len().saturating_sub(answer.len() + 2));
+        format!("{answer} {fill}\n")
+    } else {
+        answer + "\n"
+    }
 }
 
 fn answer_datagrams(name: &str, socket: &OwnedFd) {

@@ -6,6 +6,7 @@ mod all {
     mod flows;
     mod hosts;
     mod kubelet;
+    mod mtu;
     mod packets;
     mod paths;
     mod pods;

@@ -59,7 +59,7 @@ impl KernelSide for Ebpf {
         let attacher = Attacher::new(object, attach(services.attach), pins.as_deref())?;
         let watcher = Watcher::open()?;
 
-        let (uplinks, uplinks_seen) = watch::channel(Vec::new());
+        let (uplinks, uplinks_seen) = watch::channel(Uplinks::default());
         let devices = Devices { attacher, meta: meta.clone(), uplinks };
         spawn(parts, "following devices", devices.follow(watcher, events));
         spawn(parts, "following the cluster", follow_host(host, keeper, meta.clone(), names, uplinks_seen));
@@ -96,7 +96,14 @@ const fn attach(wanted: Attach) -> hooks::Attach {
 struct Devices {
     attacher: Attacher,
     meta: SharedMeta,
-    uplinks: watch::Sender<Vec<String>>,
+    uplinks: watch::Sender<Uplinks>,
+}
+
+/// What the host's routes and firewall have to know of uplinks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Uplinks {
+    names: Vec<String>,
+    mtu: Option<u32>,
 }
 
 impl Devices {
@@ -109,10 +116,10 @@ impl Devices {
             error!("cannot tell the programs of this node's devices: {failure:#}");
         }
         self.attacher.follow(view, audit);
-        let names: Vec<String> = view.uplinks.values().cloned().collect();
+        let now = Uplinks { names: view.uplinks.values().cloned().collect(), mtu: view.uplink_mtu };
         self.uplinks.send_if_modified(|known| {
-            let changed = *known != names;
-            known.clone_from(&names);
+            let changed = *known != now;
+            known.clone_from(&now);
             changed
         });
         if audit {
@@ -130,20 +137,21 @@ async fn follow_host(
     mut keeper: Keeper,
     meta: SharedMeta,
     names: PodNames,
-    mut uplinks: watch::Receiver<Vec<String>>,
+    mut uplinks: watch::Receiver<Uplinks>,
 ) -> Result<()> {
     loop {
         let view = host.borrow_and_update().clone();
         names.write().unwrap_or_else(PoisonError::into_inner).clone_from(&view.pod_names);
+        let interfaces = uplinks.borrow_and_update().clone();
         if let Some(IpAddr::V4(address)) = view.node_addresses.iter().find(|address| address.is_ipv4()) {
             meta.set_node(address.octets())?;
+            keeper.set_mtu(interfaces.mtu);
             let ranges: Vec<_> = view.vip_ranges.iter().copied().collect();
             if let Err(failure) = keeper.set_service_routes(&ranges, IpAddr::V4(*address)) {
                 error!("cannot route VIPs to kube-svc: {failure:#}");
             }
         }
-        let interfaces = uplinks.borrow_and_update().clone();
-        if let Err(failure) = firewall::ensure(&interfaces) {
+        if let Err(failure) = firewall::ensure(&interfaces.names) {
             error!("cannot accept our traffic in the host's firewall: {failure:#}");
         }
         tokio::select! {

@@ -75,6 +75,8 @@ pub(crate) struct View {
     pub bridge: Option<(u32, [u8; 6])>,
     pub ports: BTreeMap<u32, Port>,
     pub uplinks: BTreeMap<u32, String>,
+    /// The smallest MTU of any uplink.
+    pub uplink_mtu: Option<u32>,
     pub service: Option<ServiceLink>,
     pub node_addresses: BTreeSet<IpAddr>,
 }
@@ -101,6 +103,7 @@ pub(crate) fn view(snapshot: &Snapshot, peers: &BTreeMap<u32, Peer>) -> View {
             .filter(|link| is_uplink(snapshot, link))
             .map(|link| (link.index, link.name.clone()))
             .collect(),
+        uplink_mtu: links.iter().filter(|link| is_uplink(snapshot, link)).map(|link| link.mtu).min(),
         service: ServiceLink::among(links),
         node_addresses: node_addresses(snapshot),
     }

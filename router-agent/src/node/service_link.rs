@@ -3,7 +3,8 @@
 //! What a process of this node sends to a VIP goes in at the near end and comes out at the far end, whose ingress
 //! program balances it. Both ends have one MAC and no ARP, so nothing is ever resolved there; neither has an
 //! address, so no VIP is local. Routes carry a protocol number of ours by which they are read back, and the node's
-//! address as their source, so that this works without a default route.
+//! address as their source, so that this works without a default route. Behind the far end nobody could answer a
+//! process of this node that sends more than the uplink takes, so routes say beforehand how much that is.
 //! Absent: IPv6 ranges.
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -21,6 +22,8 @@ pub(crate) const NEAR: &str = "kube-svc";
 pub(crate) const FAR: &str = "kube-svc-far";
 /// Who installed our routes, as `ip route` shows it; BGP's have another.
 pub(crate) const PROTOCOL: u8 = 117;
+/// That of a veth, which ours keep.
+const LINK_MTU: u32 = 1500;
 /// Both ends': locally administered, the same on every node, since no frame with it leaves one.
 const MAC: [u8; 6] = [0x0a, 0x6b, 0x72, 0x73, 0x76, 0x63];
 
@@ -56,13 +59,14 @@ pub(crate) struct Keeper {
     netlink: Netlink,
     ranges: Vec<Ipv4Net>,
     source: Option<Ipv4Addr>,
+    mtu: Option<u32>,
 }
 
 impl Keeper {
     /// In the network namespace of the calling thread.
     pub(crate) fn open() -> Result<Self> {
         let netlink = Netlink::open().context("cannot open a netlink socket")?;
-        Ok(Self { netlink, ranges: Vec::new(), source: None })
+        Ok(Self { netlink, ranges: Vec::new(), source: None, mtu: None })
     }
 
     /// Routes `ranges` to `kube-svc`, in place of those routed so far. `source` is this node's address, which
@@ -80,6 +84,11 @@ impl Keeper {
             IpAddr::V6(_) => None,
         };
         self.repair().map(drop)
+    }
+
+    /// How much the narrowest uplink takes, for routes that are set from now on.
+    pub(crate) fn set_mtu(&mut self, mtu: Option<u32>) {
+        self.mtu = mtu.filter(|mtu| *mtu < LINK_MTU);
     }
 
     /// Makes whatever is missing, and takes routes away that are not wanted. What is right is not touched.
@@ -164,6 +173,7 @@ impl Keeper {
                 link: pair.near,
                 source: Some(source.into()),
                 protocol: PROTOCOL,
+                mtu: self.mtu,
             })
             .collect();
         wanted.sort_unstable();
@@ -262,6 +272,20 @@ mod tests {
             keeper.set_service_routes(&ranges(&["10.96.0.0/16"]), "192.0.2.2".parse().unwrap()).unwrap();
             assert!(routes().iter().all(|line| line.ends_with("src 192.0.2.2")), "{:?}", routes());
             assert_eq!(routes().len(), 2);
+        });
+    }
+
+    #[test]
+    fn routes_say_how_much_a_narrower_uplink_takes_and_follow_it() {
+        in_namespace(|| {
+            run(NODE);
+            let mut keeper = Keeper::open().unwrap();
+            for (uplink, said) in [(Some(1400), true), (Some(9000), false), (Some(1400), true), (None, false)] {
+                keeper.set_mtu(uplink);
+                keeper.set_service_routes(&ranges(&["10.96.0.0/16"]), node()).unwrap();
+                assert_eq!(routes().len(), 2);
+                assert!(routes().iter().all(|line| line.contains("mtu 1400") == said), "{:?}", routes());
+            }
         });
     }
 

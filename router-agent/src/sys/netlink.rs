@@ -27,7 +27,7 @@ use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -47,6 +47,7 @@ pub(crate) struct Link {
     /// `veth`, `bridge`, …; hardware has none.
     pub kind: Option<String>,
     pub mac: Option<[u8; 6]>,
+    pub mtu: u32,
     /// The bridge, bond or VRF it belongs to.
     pub master: Option<u32>,
     /// The other end of a veth, and the id of its namespace if that is another one than this link's.
@@ -76,6 +77,8 @@ pub(crate) struct Route {
     pub source: Option<IpAddr>,
     /// Who installed it.
     pub protocol: u8,
+    /// What local processes send at most, if less than the link takes.
+    pub mtu: Option<u32>,
 }
 
 /// A queueing discipline.
@@ -300,6 +303,7 @@ fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
         name: String::new(),
         kind: None,
         mac: None,
+        mtu: 0,
         master: None,
         peer: None,
         peer_namespace: None,
@@ -312,6 +316,7 @@ fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok(),
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Controller(index) => link.master = Some(index),
             LinkAttribute::Link(index) => link.peer = Some(index),
             LinkAttribute::LinkNetNsId(id) => link.peer_namespace = Some(id),
@@ -348,7 +353,7 @@ fn routes_of(message: RouteNetlinkMessage) -> Vec<Route> {
     let RouteNetlinkMessage::NewRoute(message) = message else { return Vec::new() };
     let RouteHeader { destination_prefix_length, table, protocol, kind, .. } = message.header;
     let (mut destination, mut source, mut links) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), None, Vec::new());
-    let mut full_table = u32::from(table);
+    let (mut full_table, mut mtu) = (u32::from(table), None);
     for attribute in message.attributes {
         match attribute {
             RouteAttribute::Destination(RouteAddress::Inet(address)) => destination = address.into(),
@@ -356,6 +361,12 @@ fn routes_of(message: RouteNetlinkMessage) -> Vec<Route> {
             RouteAttribute::Oif(index) => links.push(index),
             RouteAttribute::MultiPath(hops) => links.extend(hops.iter().map(|hop| hop.interface_index)),
             RouteAttribute::Table(number) => full_table = number,
+            RouteAttribute::Metrics(metrics) => {
+                mtu = metrics.iter().find_map(|metric| match metric {
+                    RouteMetric::Mtu(mtu) => Some(*mtu),
+                    _ => None,
+                });
+            }
             _ => {}
         }
     }
@@ -365,7 +376,7 @@ fn routes_of(message: RouteNetlinkMessage) -> Vec<Route> {
         return Vec::new();
     }
     let protocol = u8::from(protocol);
-    links.into_iter().map(|link| Route { destination, link, source, protocol }).collect()
+    links.into_iter().map(|link| Route { destination, link, source, protocol, mtu }).collect()
 }
 
 fn route_message(route: &Route) -> RouteMessage {
@@ -383,6 +394,9 @@ fn route_message(route: &Route) -> RouteMessage {
     attributes.push(RouteAttribute::Oif(route.link));
     if let Some(IpAddr::V4(address)) = route.source {
         attributes.push(RouteAttribute::PrefSource(RouteAddress::Inet(address)));
+    }
+    if let Some(mtu) = route.mtu {
+        attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]));
     }
     message
 }

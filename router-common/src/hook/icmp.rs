@@ -61,6 +61,12 @@ pub fn about_flow<K: Kernel<[u8; 4]>>(kernel: &mut K, meta: &Meta, packet: &Pack
     }
     kernel.mark(0);
     if host {
+        // From a router on the way it comes in where the route back to that router leads; from the backend, which
+        // is the VIP now, where VIPs are routed.
+        if header.source != flow.backend && flow.flags & flow_flags::OWN_NODE == 0 {
+            kernel.mark(meta.mark);
+            return Verdict::Pass;
+        }
         return to_host(kernel, meta);
     }
     if !to_client && flow.flags & flow_flags::LOCAL_POD == 0 {

@@ -38,7 +38,7 @@ pub(super) fn main(mut arguments: Arguments) -> Result<()> {
 
 /// The answer without what fills it.
 fn exchange(conversation: &mut Conversation, size: usize) -> Result<String, Failure> {
-    let line = format!("{ECHO}{:.<fill$}\n", "", fill = size - ECHO.len() - 1);
+    let line = format!("{ECHO}{}\n", ".".repeat(size - ECHO.len() - 1));
     conversation.tell(line.as_bytes())?;
     let answer = conversation.answer()?;
     if answer.len() + 1 != size {

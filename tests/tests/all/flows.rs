@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use router_tests::probe::Probe;
-use router_tests::serve::Transport;
 
 use super::world::{BOTH, World, four, native};
 
