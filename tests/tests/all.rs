@@ -3,13 +3,16 @@
 #[cfg(test)]
 mod all {
     mod apiserver;
+    mod changes;
     mod flows;
     mod hosts;
+    mod icmp;
     mod kubelet;
     mod mtu;
     mod packets;
     mod paths;
     mod pods;
+    mod spoof;
     mod vm;
     mod world;
 }

@@ -57,6 +57,34 @@ fn first_packets_that_two_cpus_send_at_once_go_to_one_backend() {
     }
 }
 
+/// Where rows are, as `bpftool` shows them by name: two halves a flow, of which an unanswered one may be pushed out
+/// and a confirmed one may not.
+#[test]
+fn a_flow_is_in_the_table_that_evicts_until_its_client_answers_a_reply() {
+    let world = World::start("rows", native());
+    world.serve("web", &["web"]);
+    let client = world.pod("client");
+    let to = world.dial("web");
+    let mut held = BOTH.map(|transport| world.hold(&client, transport, &to, PORT));
+    let rows = |map: &str, protocol: u64| {
+        let own = world.rows(map).into_iter().filter(|row| {
+            row["value"]["client_port"] == u64::from(PORT) && row["key"]["protocol"] == protocol
+        });
+        own.count()
+    };
+    let (tcp, udp) = (6, 17);
+    for flow in &mut held {
+        assert!(flow.ask("hello").unwrap().ok);
+    }
+    assert_eq!((rows("FLOWS_NEW4", tcp), rows("FLOWS4", tcp)), (0, 2), "TCP, asked once");
+    assert_eq!((rows("FLOWS_NEW4", udp), rows("FLOWS4", udp)), (2, 0), "UDP, asked once");
+    std::thread::sleep(Duration::from_millis(2_100));
+    for flow in &mut held {
+        assert!(flow.ask("hello").unwrap().ok);
+    }
+    assert_eq!((rows("FLOWS_NEW4", udp), rows("FLOWS4", udp)), (0, 2), "UDP, asked again after two seconds");
+}
+
 /// 10,000 idle TCP connections and 10,000 UDP flows that were answered after two seconds and are one-way since then;
 /// 400,000 more are begun, three times as many as the table of new flows holds.
 #[test]
