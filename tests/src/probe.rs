@@ -61,7 +61,7 @@ pub struct ProbeResult {
     /// The address and port the client used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// `refused`, `timed out`, `unreachable (icmp code N)`, `frag-needed (mtu N)`, or what else it was.
+    /// `refused`, `timed out`, `unreachable (icmp code N)`, `time exceeded`, `frag-needed (mtu N)`, or what else it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     pub micros: u64,

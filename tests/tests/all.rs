@@ -7,6 +7,7 @@ mod all {
     mod flows;
     mod hosts;
     mod icmp;
+    mod input;
     mod kubelet;
     mod mtu;
     mod packets;

@@ -80,6 +80,6 @@ fn a_packet_to_a_vip_that_runs_out_of_hops_is_answered() {
         let mut set: Command = client.command("sysctl");
         assert!(set.args(["-qw", "net.ipv4.ip_default_ttl=1"]).status().unwrap().success());
         let result = Probe::new(&client).udp(&format!("{host}:{port}")).unwrap();
-        assert_eq!(result.error.as_deref(), Some("no route to host"), "{set_up}: {result:?}");
+        assert_eq!(result.error.as_deref(), Some("time exceeded"), "{set_up}: {result:?}");
     }
 }

@@ -71,6 +71,20 @@ impl World {
             .unwrap();
     }
 
+    /// Waits until somebody answers TCP there.
+    pub(super) fn answers_tcp(&self, to: &str) {
+        self.cluster
+            .wait(&format!("{to} to answer"), Duration::from_secs(10), |cluster| {
+                Ok(Probe::new(&cluster.node()).tcp(to)?.ok)
+            })
+            .unwrap();
+    }
+
+    /// Lines of the end of the agent's log with both.
+    pub(super) fn count(&self, one: &str, other: &str) -> usize {
+        self.cluster.agent_log().lines().filter(|line| line.contains(one) && line.contains(other)).count()
+    }
+
     /// What a client dials.
     pub(super) fn dial(&self, service: &str) -> String {
         format!("{}:80", self.cluster.vip(service).unwrap())
