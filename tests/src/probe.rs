@@ -4,6 +4,10 @@
 //! ```text
 //! tcp|udp ADDR [--count N] [--from IP:PORT] [--timeout MS] [--hold]
 //! df SIZE ADDR [--count N] [--from IP:PORT] [--timeout MS]
+//! bulk SIZE ADDR [--from IP:PORT] tcp|udp
+//! crowd ADDR --count N [--from IP] [--timeout MS] tcp|udp
+//! race ADDR --count N [--timeout MS]
+//! flood ADDR --device D --count N tcp|udp
 //! ping ADDR [--count N] [--timeout MS]
 //! many ADDR --count N [--parallel P] [--seconds S] [--from IP] [--timeout MS] tcp|udp
 //! arp --device D --claim IP [--mac MAC]
@@ -13,12 +17,16 @@
 //! The other side is `lab serve`. IPv4 only: the data path has no IPv6 rows yet.
 
 mod arguments;
+mod bulk;
 mod conversation;
+mod crowd;
 mod failure;
+mod flood;
 mod frame;
 mod many;
 mod mtu;
 mod ping;
+mod race;
 mod run;
 mod sys;
 
@@ -32,7 +40,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
-pub use self::run::{Call as ProbeCall, Held, Probe};
+pub use self::run::{Call as ProbeCall, Crowd, Held, Probe};
 use self::{
     arguments::Arguments,
     conversation::{Call, Conversation},
@@ -53,7 +61,7 @@ pub struct ProbeResult {
     /// The address and port the client used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// `refused`, `timed out`, `unreachable (icmp code N)`, `frag-needed (mtu N)`, or what else it was.
+    /// `refused`, `timed out`, `unreachable (icmp code N)`, `time exceeded`, `frag-needed (mtu N)`, or what else it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     pub micros: u64,
@@ -84,6 +92,10 @@ pub fn main(arguments: Vec<String>) -> Result<()> {
         "udp" => converse(arguments, Transport::Udp),
         "df" => mtu::main(arguments),
         "ping" => ping::main(arguments),
+        "bulk" => bulk::main(arguments),
+        "crowd" => crowd::main(arguments),
+        "race" => race::main(arguments),
+        "flood" => flood::main(arguments),
         "many" => many::main(arguments),
         "arp" => frame::arp(arguments),
         "spoof" => frame::spoof(arguments),
@@ -115,6 +127,13 @@ impl ProbeResult {
             micros: micros(took),
             mtu: None,
         }
+    }
+}
+
+impl Summary {
+    fn fail(&mut self, error: String) {
+        self.failed += 1;
+        *self.errors.entry(error).or_default() += 1;
     }
 }
 

@@ -29,6 +29,9 @@ use nix::{
 /// What asks for no answer.
 pub const SILENT: &str = "silent";
 
+/// What a line begins with that wants an answer of its own length, filled with dots.
+pub const ECHO: &str = "echo";
+
 /// What `lab serve` prints once it listens everywhere.
 pub const READY: &str = "ready";
 
@@ -143,11 +146,22 @@ fn answer_lines(name: &str, stream: &TcpStream) -> io::Result<()> {
     let mut line = String::new();
     while lines.read_line(&mut line)? != 0 {
         if line.trim_end() != SILENT {
-            (&*stream).write_all(format!("{name} {peer}\n").as_bytes())?;
+            (&*stream).write_all(answer(name, &peer, line.as_bytes()).as_bytes())?;
         }
         line.clear();
     }
     Ok(())
+}
+
+/// One line: who answers, and whom it sees.
+fn answer(name: &str, peer: &impl std::fmt::Display, line: &[u8]) -> String {
+    let answer = format!("{name} {peer}");
+    if line.starts_with(ECHO.as_bytes()) {
+        let fill = ".".repeat(line.len().saturating_sub(answer.len() + 2));
+        format!("{answer} {fill}\n")
+    } else {
+        answer + "\n"
+    }
 }
 
 fn answer_datagrams(name: &str, socket: &OwnedFd) {
@@ -170,11 +184,11 @@ fn answer_datagram(name: &str, socket: &OwnedFd, buffer: &mut [u8]) -> nix::Resu
         ControlMessageOwned::Ipv4PacketInfo(info) => Some(info),
         _ => None,
     });
-    let silent = received.iovs().next().is_some_and(|bytes| bytes.trim_ascii_end() == SILENT.as_bytes());
-    if silent {
+    let line = received.iovs().next().unwrap_or_default();
+    if line.trim_ascii_end() == SILENT.as_bytes() {
         return Ok(());
     }
-    let answer = format!("{name} {}\n", SocketAddrV4::from(peer));
+    let answer = answer(name, &SocketAddrV4::from(peer), line);
     // The route decides the link; only the source address is ours to keep.
     let info = asked.map(|info| nix::libc::in_pktinfo { ipi_ifindex: 0, ..info });
     let control: Vec<_> = info.iter().map(ControlMessage::Ipv4PacketInfo).collect();

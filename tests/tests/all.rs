@@ -3,10 +3,17 @@
 #[cfg(test)]
 mod all {
     mod apiserver;
+    mod changes;
+    mod flows;
     mod hosts;
+    mod icmp;
+    mod input;
     mod kubelet;
+    mod mtu;
     mod packets;
     mod paths;
     mod pods;
+    mod spoof;
     mod vm;
+    mod world;
 }

@@ -92,10 +92,13 @@ impl Keeper {
         self.mtu = mtu;
     }
 
-    /// Makes whatever is missing, and takes routes away that are not wanted. What is right is not touched.
+    /// Makes whatever is missing, and takes routes away that are not wanted. What is right is not touched. Routes of
+    /// an agent before this one stay until we know which are wanted: traffic goes on meanwhile.
     pub(crate) fn repair(&mut self) -> Result<ServiceLink> {
         let pair = self.ensure_pair()?;
-        self.ensure_routes(pair)?;
+        if let Some(source) = self.source {
+            self.ensure_routes(pair, source)?;
+        }
         Ok(pair)
     }
 
@@ -140,8 +143,8 @@ impl Keeper {
         Ok(end.index)
     }
 
-    fn ensure_routes(&mut self, pair: ServiceLink) -> Result<()> {
-        let wanted = self.wanted(pair);
+    fn ensure_routes(&mut self, pair: ServiceLink, source: Ipv4Addr) -> Result<()> {
+        let wanted = self.wanted(pair, source);
         let found = self.netlink.routes(Some(PROTOCOL))?;
         for route in wanted.iter().filter(|route| !found.contains(route)) {
             self.netlink
@@ -163,9 +166,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// Nothing before the node's address is known.
-    fn wanted(&self, pair: ServiceLink) -> Vec<Route> {
-        let Some(source) = self.source else { return Vec::new() };
+    fn wanted(&self, pair: ServiceLink, source: Ipv4Addr) -> Vec<Route> {
         let own_node = Ipv4Net::from(Ipv4Addr::from(<[u8; 4]>::OWN_NODE_CLIENT));
         let mut wanted: Vec<Route> = self
             .ranges
@@ -275,6 +276,20 @@ mod tests {
             keeper.set_service_routes(&ranges(&["10.96.0.0/16"]), "192.0.2.2".parse().unwrap()).unwrap();
             assert!(routes().iter().all(|line| line.ends_with("src 192.0.2.2")), "{:?}", routes());
             assert_eq!(routes().len(), 2);
+        });
+    }
+
+    #[test]
+    fn a_keeper_that_knows_nothing_yet_leaves_its_predecessors_routes() {
+        in_namespace(|| {
+            run(NODE);
+            Keeper::open().unwrap().set_service_routes(&ranges(&["10.96.0.0/16"]), node()).unwrap();
+            let before = routes();
+            let mut next = Keeper::open().unwrap();
+            next.repair().unwrap();
+            assert_eq!(routes(), before);
+            next.set_service_routes(&ranges(&["10.97.0.0/16"]), node()).unwrap();
+            assert!(routes().iter().all(|line| !line.contains("10.96.0.0")), "{:?}", routes());
         });
     }
 

@@ -61,7 +61,7 @@ pub fn about_flow<K: Kernel<[u8; 4]>>(kernel: &mut K, meta: &Meta, packet: &Pack
     }
     if host {
         // What comes from the VIP comes in where that is routed; what comes from a router on the way, where it does.
-        if header.source != flow.backend {
+        if header.source != flow.backend && flow.flags & flow_flags::OWN_NODE == 0 {
             kernel.mark(meta.mark);
             return Verdict::Pass;
         }

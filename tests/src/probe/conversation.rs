@@ -92,13 +92,21 @@ impl Conversation {
     }
 
     pub(super) fn tell(&self, bytes: &[u8]) -> Result<(), Failure> {
-        send(self.socket.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL).map_err(|errno| self.failure(errno))?;
+        let deadline = Instant::now() + self.call.timeout;
+        let mut left = bytes;
+        while !left.is_empty() {
+            match send(self.socket.as_raw_fd(), left, MsgFlags::MSG_NOSIGNAL) {
+                Ok(sent) => left = left.get(sent..).unwrap_or_default(),
+                Err(Errno::EAGAIN) => self.wait(PollFlags::POLLOUT, deadline)?,
+                Err(errno) => return Err(self.failure(errno)),
+            }
+        }
         Ok(())
     }
 
     pub(super) fn answer(&mut self) -> Result<String, Failure> {
         let deadline = Instant::now() + self.call.timeout;
-        let mut buffer = [0; 2048];
+        let mut buffer = [0; 1 << 16];
         loop {
             if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.rest.drain(..=end).collect();

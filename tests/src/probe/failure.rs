@@ -16,6 +16,8 @@ use nix::{
     sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg},
 };
 
+/// ICMP time exceeded.
+const TIME_EXCEEDED: u8 = 11;
 /// ICMP destination unreachable, and its codes that have a meaning of their own here.
 const UNREACHABLE: u8 = 3;
 const PORT_UNREACHABLE: u8 = 3;
@@ -28,6 +30,8 @@ pub(super) enum Failure {
     TimedOut,
     /// An ICMP destination unreachable, with its code.
     Unreachable(u8),
+    /// An ICMP time exceeded: the packet ran out of hops.
+    Expired,
     /// No route, or no neighbour, or an ICMP whose code was lost.
     NoPath(Errno),
     /// The path takes no more than this.
@@ -62,6 +66,7 @@ impl Failure {
         match (error.ee_origin, error.ee_type, error.ee_code) {
             (SO_EE_ORIGIN_ICMP, UNREACHABLE, PORT_UNREACHABLE) => Some(Self::Refused),
             (SO_EE_ORIGIN_ICMP, UNREACHABLE, FRAGMENTATION_NEEDED) => Some(Self::FragNeeded(error.ee_info)),
+            (SO_EE_ORIGIN_ICMP, TIME_EXCEEDED, _) => Some(Self::Expired),
             (SO_EE_ORIGIN_ICMP, UNREACHABLE, code) => Some(Self::Unreachable(code)),
             _ => None,
         }
@@ -87,6 +92,7 @@ impl fmt::Display for Failure {
             Self::Refused => f.write_str("refused"),
             Self::TimedOut => f.write_str("timed out"),
             Self::Unreachable(code) => write!(f, "unreachable (icmp code {code})"),
+            Self::Expired => f.write_str("time exceeded"),
             Self::NoPath(errno) => write!(f, "unreachable ({})", errno.desc().to_lowercase()),
             Self::FragNeeded(mtu) => write!(f, "frag-needed (mtu {mtu})"),
             Self::Closed => f.write_str("closed without an answer"),

@@ -22,7 +22,7 @@ use super::{ProbeResult, arguments::Arguments, print, sys};
 const NEIGHBOUR: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Mac([u8; 6]);
+pub(super) struct Mac(pub(super) [u8; 6]);
 
 const BROADCAST: Mac = Mac([0xff; 6]);
 
@@ -86,7 +86,7 @@ fn endpoint(text: &str) -> Result<SocketAddrV4> {
     parsed.with_context(|| format!("{text} is neither an address nor an address and port"))
 }
 
-fn mac_of(device: &str) -> Result<Mac> {
+pub(super) fn mac_of(device: &str) -> Result<Mac> {
     getifaddrs()
         .context("list the links")?
         .filter(|link| link.interface_name == device)
@@ -95,8 +95,17 @@ fn mac_of(device: &str) -> Result<Mac> {
         .with_context(|| format!("{device} has no MAC"))
 }
 
+/// The first IPv4 address of a link.
+pub(super) fn address_of(device: &str) -> Result<Ipv4Addr> {
+    getifaddrs()
+        .context("list the links")?
+        .filter(|link| link.interface_name == device)
+        .find_map(|link| Some(link.address?.as_sockaddr_in()?.ip()))
+        .with_context(|| format!("{device} has no IPv4 address"))
+}
+
 /// From the neighbour table, which a datagram to the gateway fills.
-fn gateway_mac(device: &str) -> Result<Mac> {
+pub(super) fn gateway_mac(device: &str) -> Result<Mac> {
     let gateway = gateway(device)?;
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("open a UDP socket")?;
     let deadline = Instant::now() + NEIGHBOUR;

@@ -29,14 +29,28 @@ pub struct Call {
     pub timeout: Duration,
 }
 
-/// A flow that stays open until it is dropped.
+/// A probe that stays until it is dropped, and reports once for each line.
 #[derive(Debug)]
-pub struct Held {
+struct Session {
     child: Child,
     lines: Option<ChildStdin>,
     reports: BufReader<ChildStdout>,
+}
+
+/// A flow that stays open until it is dropped.
+#[derive(Debug)]
+pub struct Held {
+    session: Session,
     /// The report of its opening.
     pub opened: ProbeResult,
+}
+
+/// Many flows that stay open until it is dropped.
+#[derive(Debug)]
+pub struct Crowd {
+    session: Session,
+    /// How many were opened.
+    pub opened: Summary,
 }
 
 impl Call {
@@ -107,6 +121,26 @@ impl<'a> Probe<'a> {
         self.all(["df", &size.to_string(), to, "--count", &count.to_string()])
     }
 
+    /// A line of `size` bytes there, and one as long back.
+    pub fn bulk(&self, transport: Transport, size: usize, to: &str) -> Result<ProbeResult> {
+        self.one(["bulk", &size.to_string(), to, &transport.to_string()])
+    }
+
+    /// `count` UDP flows whose first packets two CPUs send at once.
+    pub fn race(&self, to: &str, count: u32) -> Result<Summary> {
+        self.one(["race", to, "--count", &count.to_string()])
+    }
+
+    /// The first packets of `count` flows from a link's own address.
+    pub fn flood(&self, device: &str, transport: Transport, to: &str, count: u32) -> Result<Summary> {
+        self.one(["flood", to, "--device", device, "--count", &count.to_string(), &transport.to_string()])
+    }
+
+    /// Opens `count` flows and keeps them.
+    pub fn crowd(&self, transport: Transport, to: &str, count: u16) -> Result<Crowd> {
+        Crowd::open(self.command(["crowd", to, "--count", &count.to_string(), &transport.to_string()])?)
+    }
+
     pub fn ping(&self, to: &str) -> Result<ProbeResult> {
         self.one(["ping", to])
     }
@@ -166,26 +200,23 @@ impl<'a> Probe<'a> {
     }
 }
 
-impl Held {
+impl Session {
     fn open(mut command: Command) -> Result<Self> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("start {command:?}"))?;
         let lines = child.stdin.take();
         let reports = BufReader::new(child.stdout.take().context("standard output is a pipe")?);
-        let mut held = Self { child, lines, reports, opened: ProbeResult::default() };
-        held.opened = held.report()?;
-        Ok(held)
+        Ok(Self { child, lines, reports })
     }
 
-    /// Sends a line in the flow and waits for the answer.
-    pub fn ask(&mut self, line: &str) -> Result<ProbeResult> {
+    fn ask<T: DeserializeOwned>(&mut self, line: &str) -> Result<T> {
         ensure!(!line.contains('\n'), "{line:?} is more than a line");
         let lines = self.lines.as_mut().context("the flow is closed")?;
         writeln!(lines, "{line}").context("the probe has ended")?;
         self.report()
     }
 
-    fn report(&mut self) -> Result<ProbeResult> {
+    fn report<T: DeserializeOwned>(&mut self) -> Result<T> {
         let mut line = String::new();
         self.reports.read_line(&mut line).context("read a report")?;
         ensure!(!line.is_empty(), "the probe ended without a report");
@@ -193,11 +224,37 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for Session {
     fn drop(&mut self) {
-        // The end of its input ends the probe, which closes the flow in order.
+        // The end of its input ends the probe, which closes its flows in order.
         drop(self.lines.take());
         let _ = self.child.wait();
+    }
+}
+
+impl Held {
+    fn open(command: Command) -> Result<Self> {
+        let mut session = Session::open(command)?;
+        let opened = session.report()?;
+        Ok(Self { session, opened })
+    }
+
+    /// Sends a line in the flow and waits for the answer.
+    pub fn ask(&mut self, line: &str) -> Result<ProbeResult> {
+        self.session.ask(line)
+    }
+}
+
+impl Crowd {
+    fn open(command: Command) -> Result<Self> {
+        let mut session = Session::open(command)?;
+        let opened = session.report()?;
+        Ok(Self { session, opened })
+    }
+
+    /// Sends a line in each flow and waits for each answer, which must come from who answered first.
+    pub fn ask(&mut self, line: &str) -> Result<Summary> {
+        self.session.ask(line)
     }
 }
 

@@ -11,12 +11,12 @@ use router_tests::topology::hostile::{self, Chain};
 use router_tests::topology::{Offload, TopologyOptions};
 
 /// Checksum offload as the kernel sets it, tcx, bridge traffic past the firewall.
-fn native() -> ClusterOptions {
+pub(super) fn native() -> ClusterOptions {
     ClusterOptions::default()
 }
 
 /// Every link without transmit offload, clsact, bridge traffic through the firewall, no default route.
-fn plain() -> ClusterOptions {
+pub(super) fn plain() -> ClusterOptions {
     ClusterOptions {
         topology: TopologyOptions {
             offload: Offload::Off,
@@ -30,7 +30,7 @@ fn plain() -> ClusterOptions {
     }
 }
 
-fn slow(mut options: ClusterOptions) -> ClusterOptions {
+pub(super) fn slow(mut options: ClusterOptions) -> ClusterOptions {
     options.agent.fast_path = false;
     options
 }

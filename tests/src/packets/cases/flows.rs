@@ -1,12 +1,13 @@
 //! Packets of flows that exist: answers, ICMP errors, fragments, endings.
 
-use router_common::abi::{flow_flags, seen};
+use router_common::abi::{Flow, flow_flags, seen};
 use router_common::verdict::{DropReason, Verdict};
 
-use super::{FROM_POD, TCP, TO_POD, UDP, case, incoming, outgoing};
+use super::{FROM_POD, ON_SERVICE, PORT, TCP, TO_POD, UDP, case, incoming, outgoing};
 use crate::packets::build::{Macs, Segment, icmp, tcp, udp, with_fragment};
 use crate::packets::{
-    BRIDGE_MAC, Case, Hook, NEIGHBOUR, NEIGHBOUR_MAC, NODE, OTHER, POD, POD_MAC, REMOTE, VIP, World,
+    BRIDGE_MAC, Case, Hook, NEIGHBOUR, NEIGHBOUR_MAC, NODE, OTHER, POD, POD_MAC, REMOTE, SERVICE_NEAR, VIP,
+    World,
 };
 
 /// On the way to [`REMOTE`].
@@ -182,7 +183,46 @@ fn errors() -> Vec<Case> {
             [0; 4],
             &quote(tcp(TO_POD, (NEIGHBOUR, 8080), (POD, 40_000), 63, Segment::DATA, b"")),
         )),
+        case(
+            "a router's error to a process of this node stays where it came in, and quotes what that sent",
+            Hook::UplinkIn,
+            from_this_node(),
+            icmp(TO_POD, ROUTER, NODE, 64, (3, 4), [0, 0, 5, 0x78], &quote(on_the_wire())),
+            Verdict::Pass,
+        )
+        .out(icmp(TO_POD, ROUTER, NODE, 64, (3, 4), [0, 0, 5, 0x78], &quote(as_dialled()))),
+        case(
+            "a remote backend's error to a process of this node comes from the VIP by way of kube-svc",
+            Hook::UplinkIn,
+            from_this_node(),
+            icmp(TO_POD, REMOTE, NODE, 64, (3, 3), [0; 4], &quote(on_the_wire())),
+            Verdict::Ingress(SERVICE_NEAR),
+        )
+        .out(icmp(ON_SERVICE, VIP, NODE, 64, (3, 3), [0; 4], &quote(as_dialled()))),
     ]
+}
+
+/// A process of this node dials the VIP, and a remote pod serves.
+fn from_this_node() -> World {
+    World::new().flow(
+        TCP,
+        Flow {
+            client: NODE,
+            source: NODE,
+            source_port: PORT,
+            backend: REMOTE,
+            flags: flow_flags::HOST_CLIENT | flow_flags::FAST,
+            ..outgoing()
+        },
+    )
+}
+
+fn as_dialled() -> Vec<u8> {
+    tcp(TO_POD, (NODE, 40_000), (VIP, 80), 64, Segment::DATA, b"")
+}
+
+fn on_the_wire() -> Vec<u8> {
+    tcp(TO_POD, (NODE, PORT), (REMOTE, 8080), 64, Segment::DATA, b"")
 }
 
 fn fragments() -> Vec<Case> {
