@@ -5,6 +5,7 @@ mod all {
     mod apiserver;
     mod hosts;
     mod kubelet;
+    mod lab;
     mod packets;
     mod paths;
     mod pods;

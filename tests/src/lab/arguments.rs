@@ -19,7 +19,7 @@ pub(super) enum Verb {
     Up(UpOptions),
     Exec { id: Option<String>, host: String, command: Vec<String> },
     Env { id: Option<String> },
-    Down,
+    Down { id: Option<String> },
     Packets,
 }
 
@@ -33,8 +33,8 @@ pub(super) fn parse(arguments: Vec<String>) -> Result<Verb> {
         "help" => Ok(Verb::Help),
         "up" => up(words).map(Verb::Up),
         "exec" => exec(words.collect()),
-        "env" => env(words.collect()),
-        "down" => nothing(words.next()).map(|()| Verb::Down),
+        "env" => only_id(words.collect()).map(|id| Verb::Env { id }),
+        "down" => only_id(words.collect()).map(|id| Verb::Down { id }),
         "packets" => nothing(words.next()).map(|()| Verb::Packets),
         other => bail!("lab knows no {other}; `lab --help` says what it knows"),
     }
@@ -49,7 +49,9 @@ fn up(mut words: impl Iterator<Item = String>) -> Result<UpOptions> {
                 ensure!(words.next().is_some_and(|format| format == "json"), "-o knows json");
                 options.json = true;
             }
-            "--manifests" => options.manifests = Some(words.next().context("--manifests needs a DIR")?.into()),
+            "--manifests" => {
+                options.manifests = Some(words.next().context("--manifests needs a DIR")?.into())
+            }
             _ => nothing(Some(word))?,
         }
     }
@@ -68,10 +70,10 @@ fn exec(words: Vec<String>) -> Result<Verb> {
     Ok(Verb::Exec { id, host, command })
 }
 
-fn env(words: Vec<String>) -> Result<Verb> {
+fn only_id(words: Vec<String>) -> Result<Option<String>> {
     let (id, words) = id(words)?;
     nothing(words.into_iter().next())?;
-    Ok(Verb::Env { id })
+    Ok(id)
 }
 
 /// Takes `--id ID` off the front.

@@ -14,10 +14,10 @@ use crate::node;
 /// How long a lab may take to end in order.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-pub(super) fn run() -> Result<()> {
+pub(super) fn run(id: Option<&str>) -> Result<()> {
     let mut said = false;
     for lab in labs()? {
-        if lab.is_up() {
+        if lab.is_up() && id.is_none_or(|id| lab.id == id) {
             end(&lab)?;
             say(&format!("lab {} ended", lab.id))?;
             said = true;
@@ -28,7 +28,7 @@ pub(super) fn run() -> Result<()> {
         said = true;
     }
     if !said {
-        say("no lab is up, and none has left anything")?;
+        say("there is nothing to end or to remove")?;
     }
     Ok(())
 }

@@ -46,7 +46,9 @@ fn find_host<'a>(lab: &'a LabState, name: &str) -> Result<&'a Host> {
 
 /// The network namespace of a pod, by the name the node has for it: `NAMESPACE-NAME-UID`.
 fn find_pod(node: &Host, pod: &str) -> Result<String> {
-    let wanted = pod.split_once('/').map_or_else(|| format!("default-{pod}"), |(space, name)| format!("{space}-{name}"));
+    let wanted = pod
+        .split_once('/')
+        .map_or_else(|| format!("default-{pod}"), |(space, name)| format!("{space}-{name}"));
     let folder = PathBuf::from(format!("/proc/{}/root/run/netns", node.pid));
     let mut names = Vec::new();
     for entry in fs::read_dir(&folder).into_iter().flatten() {
@@ -68,5 +70,6 @@ fn path() -> Result<std::ffi::OsString> {
     let own = executable.parent().map(Path::to_owned);
     let given = env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from);
-    env::join_paths(own.into_iter().chain(env::split_paths(&given)).chain(system)).context("no PATH can be made")
+    env::join_paths(own.into_iter().chain(env::split_paths(&given)).chain(system))
+        .context("no PATH can be made")
 }

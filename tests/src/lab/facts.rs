@@ -35,7 +35,7 @@ pub struct Fact {
 
 /// Where connections come from.
 pub(super) struct Client {
-    /// `pod client-x` or `node`.
+    /// `pod` or `node`.
     pub name: String,
     pub place: Place,
     /// The pod's name and address; none for the node.
@@ -82,7 +82,9 @@ fn try_answers(target: &Target, client: &Client) -> Result<(bool, String, Value)
         }
         seen.insert(source);
     }
-    wrong.extend(hits.iter().filter(|(_, hits)| **hits == 0).map(|(name, _)| format!("{name} was never asked")));
+    wrong.extend(
+        hits.iter().filter(|(_, hits)| **hits == 0).map(|(name, _)| format!("{name} was never asked")),
+    );
     let answered = results.iter().filter(|result| result.ok).count();
     let mut times: Vec<u64> = results.iter().filter(|result| result.ok).map(|result| result.micros).collect();
     times.sort_unstable();
@@ -127,7 +129,11 @@ pub(super) fn refuses(what: &str, vip: Ipv4Addr, port: u16, transport: Transport
         probe.call(&call).and_then(|mut results| {
             let result = results.pop().context("no report")?;
             let line = result.error.clone().unwrap_or_else(|| format!("answered: {:?}", result.answer));
-            Ok((line == "refused", format!("{line} after {}", millis(result.micros)), json!({"error": result.error})))
+            Ok((
+                line == "refused",
+                format!("{line} after {}", millis(result.micros)),
+                json!({"error": result.error}),
+            ))
         }),
     )
 }
@@ -154,13 +160,14 @@ pub(super) fn ping(service: &str, vip: Ipv4Addr, client: &Client) -> Fact {
 /// No packet with a wrong checksum was received, and conntrack called none invalid.
 pub(super) fn harmless(cluster: &Cluster) -> [Fact; 2] {
     let checksums = cluster.topology.checksum_errors(&[]);
-    let invalid = [Chain::Forward, Chain::Input].into_iter().try_fold(0, |sum, chain| {
-        anyhow::Ok(sum + hostile::drops(&cluster.topology.node, chain)?.invalid)
-    });
-    [("packets with a wrong checksum", checksums), ("packets that conntrack called invalid", invalid)]
-        .map(|(fact, count)| {
+    let invalid = [Chain::Forward, Chain::Input]
+        .into_iter()
+        .try_fold(0, |sum, chain| anyhow::Ok(sum + hostile::drops(&cluster.topology.node, chain)?.invalid));
+    [("packets with a wrong checksum", checksums), ("packets that conntrack called invalid", invalid)].map(
+        |(fact, count)| {
             Fact::new(fact.to_owned(), count.map(|count| (count == 0, count.to_string(), json!(count))))
-        })
+        },
+    )
 }
 
 /// How full the maps are: neither empty nor full.
@@ -172,7 +179,11 @@ pub(super) fn fill(cluster: &Cluster) -> Vec<Fact> {
         let fill = fill.and_then(|folder| rows::fill(node, folder, map));
         let result = fill.map(|fill| {
             let ok = fill.rows > 0 && fill.rows < fill.capacity;
-            (ok, format!("{} of {} rows", fill.rows, fill.capacity), json!({"rows": fill.rows, "capacity": fill.capacity}))
+            (
+                ok,
+                format!("{} of {} rows", fill.rows, fill.capacity),
+                json!({"rows": fill.rows, "capacity": fill.capacity}),
+            )
         });
         Fact::new(format!("map {map}"), result)
     });

@@ -11,6 +11,9 @@ use std::thread;
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{SigSet, Signal};
 
+/// The exit code of a program that was interrupted.
+pub(super) const INTERRUPTED: u8 = 130;
+
 pub(super) struct Interrupt {
     wished: Arc<AtomicBool>,
     wish: Receiver<()>,
@@ -30,7 +33,7 @@ impl Interrupt {
         thread::spawn(move || {
             while signals.wait().is_ok() {
                 if flag.swap(true, Ordering::Relaxed) {
-                    process::exit(130);
+                    process::exit(i32::from(INTERRUPTED));
                 }
                 if tell.send(()).is_err() {
                     return;
@@ -41,8 +44,12 @@ impl Interrupt {
     }
 
     pub(super) fn check(&self) -> Result<()> {
-        ensure!(!self.wished.load(Ordering::Relaxed), "interrupted");
+        ensure!(!self.is_wished(), "interrupted");
         Ok(())
+    }
+
+    pub(super) fn is_wished(&self) -> bool {
+        self.wished.load(Ordering::Relaxed)
     }
 
     /// Returns once somebody wants us to end.

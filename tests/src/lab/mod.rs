@@ -27,7 +27,7 @@ A cluster of one node on this machine: a real kernel, pods by the CNI plugins, t
 usage: cargo xtask lab [up] [--once] [-o json] [--manifests DIR]
        cargo xtask lab exec [--id ID] HOST -- COMMAND…
        cargo xtask lab env [--id ID]
-       cargo xtask lab down
+       cargo xtask lab down [--id ID]
        cargo xtask lab packets
 
 up       starts it, applies the manifests of DIR (default: a small application, tests/fixtures/lab), and prints each
@@ -40,7 +40,7 @@ up       starts it, applies the manifests of DIR (default: a small application, 
 exec     runs a command in a lab, with its exit code. HOST is node1, router, remote (it plays the pods of another
          node: 10.244.9.7 and 10.244.9.8), pod/NAME or pod/NAMESPACE/NAME. bpftool and kube-router are on the PATH.
 env      prints `export KUBECONFIG=…`:  eval \"$(cargo xtask lab env)\"
-down     ends every lab, and clears what killed ones have left
+down     ends every lab, or the one of --id, and clears what killed ones have left
 packets  the packets of the data path's cases, through host code and through the kernel
 
 Several labs may run beside each other: exec and env take the newest, or the one of --id (`up` says which it is).
@@ -54,7 +54,7 @@ pub fn main(arguments: Vec<String>) -> Result<ExitCode> {
         Verb::Up(options) => up::run(&options),
         Verb::Exec { id, host, command } => exec::run(id.as_deref(), &host, &command),
         Verb::Env { id } => exec::print_env(id.as_deref()).map(|()| ExitCode::SUCCESS),
-        Verb::Down => down::run().map(|()| ExitCode::SUCCESS),
+        Verb::Down { id } => down::run(id.as_deref()).map(|()| ExitCode::SUCCESS),
         Verb::Packets => packets::run().map(|()| ExitCode::SUCCESS),
     }
 }

@@ -20,8 +20,13 @@ pub(super) struct Fill {
 
 /// The folder of the agent's pins, as the node sees it.
 pub(super) fn folder(node: &Node) -> Result<String> {
-    let found = node.run(&["find", "/sys/fs/bpf/kube-router", "-mindepth", "1", "-maxdepth", "1", "-name", "v*"])?;
-    found.lines().next().map(str::to_owned).context("the agent has pinned nothing below /sys/fs/bpf/kube-router")
+    let found =
+        node.run(&["find", "/sys/fs/bpf/kube-router", "-mindepth", "1", "-maxdepth", "1", "-name", "v*"])?;
+    found
+        .lines()
+        .next()
+        .map(str::to_owned)
+        .context("the agent has pinned nothing below /sys/fs/bpf/kube-router")
 }
 
 pub(super) fn fill(node: &Node, folder: &str, map: &str) -> Result<Fill> {

@@ -111,7 +111,8 @@ pub fn labs() -> Result<Vec<LabState>> {
 
 /// The lab with this id, or the newest whose hosts stand.
 pub fn find(id: Option<&str>) -> Result<LabState> {
-    let mut up: Vec<LabState> = labs()?.into_iter().filter(|lab| lab.is_up() && !lab.hosts.is_empty()).collect();
+    let mut up: Vec<LabState> =
+        labs()?.into_iter().filter(|lab| lab.is_up() && !lab.hosts.is_empty()).collect();
     let Some(id) = id else { return up.pop().context("no lab is up: start one with `cargo xtask lab`") };
     let known: Vec<String> = up.iter().map(|lab| lab.id.clone()).collect();
     match up.into_iter().find(|lab| lab.id == id) {

@@ -110,7 +110,8 @@ fn is_ready(pod: &Value) -> bool {
 
 /// The ready backends that a slice has for a Service's port.
 fn backends(slice: &Value, port: &Value, transport: Transport) -> Vec<(String, Ipv4Addr)> {
-    let same = |one: &&Value| text(&one["name"]) == text(&port["name"]) && self::transport(one) == Some(transport);
+    let same =
+        |one: &&Value| text(&one["name"]) == text(&port["name"]) && self::transport(one) == Some(transport);
     let Some(_) = slice["ports"].as_array().into_iter().flatten().find(same) else { return Vec::new() };
     endpoints(slice)
         .filter(|(_, endpoint)| endpoint["conditions"]["ready"] != false)

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::arguments::UpOptions;
 use super::facts::{self, Client, Fact};
-use super::interrupt::Interrupt;
+use super::interrupt::{INTERRUPTED, Interrupt};
 use super::state::{Folder, LabState};
 use super::steps::{Step, Steps, say};
 use super::targets::{self, REMOTE, Target};
@@ -49,8 +49,18 @@ struct Lab {
 /// The verb. An interrupt is no failure once the report is complete.
 pub(super) fn run(options: &UpOptions) -> Result<ExitCode> {
     let interrupt = Interrupt::install()?;
+    match bring_up(options, &interrupt) {
+        Err(error) if interrupt.is_wished() => {
+            eprintln!("lab: {error:#}; nothing is left of it");
+            Ok(ExitCode::from(INTERRUPTED))
+        }
+        result => result,
+    }
+}
+
+fn bring_up(options: &UpOptions, interrupt: &Interrupt) -> Result<ExitCode> {
     down::clear_dead()?;
-    let mut steps = Steps::new(&interrupt);
+    let mut steps = Steps::new(interrupt);
     let lab = Lab::start(&mut steps, options.manifests.as_deref())?;
     let mut report = Report {
         id: lab.id.clone(),
@@ -61,9 +71,9 @@ pub(super) fn run(options: &UpOptions) -> Result<ExitCode> {
         failed: 0,
     };
     let start = Instant::now();
-    lab.report(&interrupt, |fact| {
+    lab.report(interrupt, |fact| {
         if !options.json {
-            say(&format!("{}  {}: {}", if fact.ok { "ok    " } else { "FAILED" }, fact.fact, fact.line))?;
+            say(&format!("{}  {:<40} {}", if fact.ok { "ok    " } else { "FAILED" }, fact.fact, fact.line))?;
         }
         report.facts.push(fact);
         Ok(())
@@ -112,9 +122,8 @@ impl Lab {
 
     /// Runs the kubectl on the PATH, else the one that `setup` unpacked.
     fn kubectl(&self, words: &[&str]) -> Result<String> {
-        let program = tools::on_path("kubectl").or_else(|error| {
-            tools::kubectls().ok().and_then(|all| all.into_iter().next()).ok_or(error)
-        })?;
+        let program = tools::on_path("kubectl")
+            .or_else(|error| tools::kubectls().ok().and_then(|all| all.into_iter().next()).ok_or(error))?;
         let output = Command::new(&program)
             .args(words)
             .arg("--cache-dir")
@@ -198,7 +207,7 @@ impl Lab {
         let mut clients = Vec::new();
         if let Some((namespace, name)) = targets::client(self.cluster.server().store()) {
             clients.push(Client {
-                name: format!("pod {name}"),
+                name: "pod".to_owned(),
                 place: self.cluster.pod_in(&namespace, &name)?,
                 pod: Some((name.clone(), self.pod_address(&namespace, &name)?)),
             });
@@ -208,7 +217,8 @@ impl Lab {
     }
 
     fn pod_address(&self, namespace: &str, name: &str) -> Result<Ipv4Addr> {
-        let pod = self.cluster.server().store().get(Kind::Pod, namespace, name).context("the pod has gone")?;
+        let pod =
+            self.cluster.server().store().get(Kind::Pod, namespace, name).context("the pod has gone")?;
         let address = pod.pointer("/status/podIP").and_then(serde_json::Value::as_str);
         address.context("the pod has no address")?.parse().context("its address is none")
     }
