@@ -167,8 +167,8 @@ fn exec_and_env_let_others_in() {
         let env = said(&["env", "--id", &lab.report.id]);
         assert_eq!(env, format!("export KUBECONFIG={}\n", lab.report.kubeconfig.display()));
         assert!(lab.report.kubeconfig.is_file());
-        let flags = lab.exec("node1", &["kube-router", "--help"]);
-        assert!(flags.contains("--dataplane"), "{flags}");
+        let programs = lab.exec("node1", &["sh", "-ec", "command -v kube-router; command -v bpftool"]);
+        assert_eq!(programs.lines().count(), 2, "{programs}");
         let pods = changes::kubectl(lab, &["get", "pods", "-o", "json"]);
         let pods: Value = serde_json::from_str(&pods).unwrap();
         let pod =
