@@ -28,5 +28,5 @@ fn run() -> Result<ExitCode> {
 }
 
 fn text(word: OsString) -> String {
-    word.to_string_lossy().into_owned()
+    word.into_string().unwrap_or_else(|word| word.to_string_lossy().into_owned())
 }

@@ -50,7 +50,7 @@ fn up(mut words: impl Iterator<Item = String>) -> Result<UpOptions> {
                 options.json = true;
             }
             "--manifests" => {
-                options.manifests = Some(words.next().context("--manifests needs a DIR")?.into())
+                options.manifests = Some(words.next().context("--manifests needs a DIR")?.into());
             }
             _ => nothing(Some(word))?,
         }
