@@ -55,8 +55,10 @@ impl Lab {
             child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
             panic!("lab up gave no report: {errors}");
         };
-        assert_eq!(report.failed, 0, "{:#?}", failures(&report));
-        Self { child, report }
+        // Owned first: what a failure unwinds is killed.
+        let lab = Self { child, report };
+        assert_eq!(lab.report.failed, 0, "{:#?}", failures(&lab.report));
+        lab
     }
 
     fn state(&self) -> LabState {
