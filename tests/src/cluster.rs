@@ -138,10 +138,15 @@ impl Cluster {
 
     /// A pod that runs.
     pub fn pod(&self, name: &str) -> Result<Place> {
+        self.pod_in("default", name)
+    }
+
+    /// The same in any namespace.
+    pub fn pod_in(&self, namespace: &str, name: &str) -> Result<Place> {
         self.kubelet
             .as_ref()
-            .and_then(|kubelet| kubelet.pod("default", name))
-            .with_context(|| format!("pod {name} does not run"))
+            .and_then(|kubelet| kubelet.pod(namespace, name))
+            .with_context(|| format!("pod {namespace}/{name} does not run"))
     }
 
     /// Runs the agent, again if it has been stopped.

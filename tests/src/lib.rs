@@ -5,6 +5,7 @@ pub mod binaries;
 pub mod cluster;
 pub mod enter;
 pub mod kubelet;
+pub mod lab;
 pub mod node;
 pub mod packets;
 pub mod patience;

@@ -10,6 +10,7 @@ mod cgroup;
 pub mod enter;
 pub mod holder;
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -114,6 +115,8 @@ impl Node {
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(&self.lab);
         command.arg("enter").arg(self.pid().to_string()).arg(&self.cgroup).arg("--").arg(program);
+        // As with the holder: what runs in a node ends when its owner says so, not when somebody types Ctrl-C.
+        command.process_group(0);
         command
     }
 
@@ -193,6 +196,17 @@ impl Drop for Node {
 pub fn unique_prefix(purpose: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("kr-{purpose}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// The prefixes of nodes that have a control group, each once.
+pub fn prefixes() -> Result<BTreeSet<String>> {
+    let mut prefixes = BTreeSet::new();
+    for entry in fs::read_dir(cgroup::mount_point()?).context("cannot list control groups")? {
+        let name = entry?.file_name();
+        let name = name.to_str().filter(|name| name.starts_with("kr-"));
+        prefixes.extend(name.and_then(|name| name.rsplit_once('-')).map(|(prefix, _)| prefix.to_owned()));
+    }
+    Ok(prefixes)
 }
 
 /// Ends what is left of nodes with a prefix whose holder was killed; how many there were.

@@ -40,6 +40,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::many::percentile;
 pub use self::run::{Call as ProbeCall, Crowd, Held, Probe};
 use self::{
     arguments::Arguments,

@@ -9,6 +9,7 @@ mod all {
     mod icmp;
     mod input;
     mod kubelet;
+    mod lab;
     mod mtu;
     mod packets;
     mod paths;

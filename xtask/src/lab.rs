@@ -1,5 +1,6 @@
-//! `lab`: builds, and hands over to the `lab` program of package `router-tests`.
+//! `lab`: builds, and becomes the `lab` program of package `router-tests`.
 
+use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use crate::run::{Outcome, cargo, must, target};
@@ -8,11 +9,8 @@ use crate::setup;
 pub(crate) fn run(install: bool, arguments: &[String]) -> Outcome {
     setup::run(install, false)?;
     must(cargo().args(["build", "--locked", "--quiet"]))?;
-    let mut lab = Command::new(target().join("debug/lab"));
-    if arguments.is_empty()
-        || arguments.first().is_some_and(|first| first.starts_with('-') && first != "--help")
-    {
-        lab.arg("up");
-    }
-    must(lab.args(arguments))
+    let program = target().join("debug/lab");
+    // Under our process id: Ctrl-C and `kill` reach the lab alone, and the shell waits until it has cleaned up.
+    let error = Command::new(&program).args(arguments).exec();
+    Err(format!("cannot run {}: {error}", program.display()))
 }

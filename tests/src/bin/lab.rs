@@ -1,52 +1,32 @@
 //! The lab's one executable: the verbs for people, and what runs in the lab's namespaces.
-//!
-//! `lab up`: for now, the packet cases of the data path, through host code and through the kernel.
 
-#![expect(clippy::print_stdout, reason = "a command-line tool speaks on standard output")]
+use std::env;
+use std::ffi::OsString;
+use std::process::ExitCode;
 
+use anyhow::Result;
 use router_tests::node::{enter, holder};
-use router_tests::packets::{Outcome, cases, kernel, model};
-use router_tests::{probe, serve};
+use router_tests::{lab, probe, serve};
 
-fn main() -> anyhow::Result<()> {
-    let mut arguments = std::env::args_os().skip(1);
-    let verb = arguments.next();
-    let words = |arguments: std::iter::Skip<std::env::ArgsOs>| {
-        arguments.map(|word| word.to_string_lossy().into_owned()).collect()
-    };
-    match verb.as_ref().map(|verb| verb.to_string_lossy()).as_deref() {
-        None | Some("up") => up(),
-        Some("holder") => holder::main(arguments),
-        Some("enter") => enter::main(arguments),
-        Some("serve") => serve::main(words(arguments)),
-        Some("probe") => probe::main(words(arguments)),
-        Some(verb) => anyhow::bail!("lab knows no {verb}; it knows: up"),
-    }
+fn main() -> ExitCode {
+    run().unwrap_or_else(|error| {
+        eprintln!("lab: {error:#}");
+        ExitCode::FAILURE
+    })
 }
 
-fn up() -> anyhow::Result<()> {
-    let mut passed = 0;
-    let mut failed = 0;
-    let mut loaded = kernel::Loaded::new(&kernel::object_path()?)?;
-    for case in cases::all() {
-        println!("{}", case.name);
-        println!("  in      {}", hex(&case.packet));
-        for (place, outcome) in [("host", Ok(model::run(&case))), ("kernel", kernel::run(&mut loaded, &case))]
-        {
-            let Outcome { verdict, packet, .. } = outcome?;
-            println!("  {place:<7} {} {verdict:?}", hex(&packet));
-            if verdict == case.verdict && &packet == case.out.as_ref().unwrap_or(&case.packet) {
-                passed += 1;
-            } else {
-                failed += 1;
-            }
-        }
+fn run() -> Result<ExitCode> {
+    let rest = env::args_os().skip(2);
+    match env::args_os().nth(1).as_ref().and_then(|verb| verb.to_str()) {
+        Some("holder") => holder::main(rest),
+        Some("enter") => enter::main(rest),
+        Some("serve") => serve::main(rest.map(text).collect()),
+        Some("probe") => probe::main(rest.map(text).collect()),
+        _ => return lab::main(env::args_os().skip(1).map(text).collect()),
     }
-    println!("{passed} passed, {failed} failed");
-    anyhow::ensure!(failed == 0, "a packet went astray");
-    Ok(())
+    .map(|()| ExitCode::SUCCESS)
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+fn text(word: OsString) -> String {
+    word.into_string().unwrap_or_else(|word| word.to_string_lossy().into_owned())
 }

@@ -118,7 +118,7 @@ fn summarize(results: Vec<ProbeResult>) -> Summary {
 }
 
 /// The smallest time that `percent` of all do not exceed; zero if there are none.
-fn percentile(sorted: &[u64], percent: usize) -> u64 {
+pub(crate) fn percentile(sorted: &[u64], percent: usize) -> u64 {
     let rank = (sorted.len() * percent).div_ceil(100);
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0)
 }
