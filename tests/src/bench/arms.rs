@@ -53,7 +53,9 @@ impl Kind {
             Self::Plain | Self::Bridged | Self::Nft => &[],
             Self::Fast | Self::Slow | Self::Direct => &["sch_ingress", "cls_bpf"],
             Self::Ipvs => &["ip_vs", "ip_vs_rr"],
-            Self::Iptables => &["iptable_nat", "xt_nat", "xt_tcpudp", "xt_comment", "xt_mark", "xt_MASQUERADE"],
+            Self::Iptables => {
+                &["iptable_nat", "xt_nat", "xt_tcpudp", "xt_comment", "xt_mark", "xt_MASQUERADE"]
+            }
         }
     }
 }

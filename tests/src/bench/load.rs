@@ -28,8 +28,10 @@ const WARM_UP: u32 = 100;
 /// Answers until it is killed.
 pub fn serve() -> Result<()> {
     let everywhere = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, SERVER_PORT);
-    let datagrams = UdpSocket::bind(everywhere)?;
-    let listener = TcpListener::bind(everywhere)?;
+    answer_all(&TcpListener::bind(everywhere)?, UdpSocket::bind(everywhere)?)
+}
+
+fn answer_all(listener: &TcpListener, datagrams: UdpSocket) -> Result<()> {
     thread::spawn(move || {
         let mut buffer = [0; 256];
         while let Ok((length, from)) = datagrams.recv_from(&mut buffer) {
@@ -37,7 +39,6 @@ pub fn serve() -> Result<()> {
             let _ = datagrams.send_to(buffer.get(..length).unwrap_or_default(), from);
         }
     });
-    println!("ready");
     for stream in listener.incoming() {
         // The same.
         let _ = stream.map_err(anyhow::Error::from).and_then(answer);
@@ -117,11 +118,10 @@ mod tests {
 
     #[test]
     fn rounds_of_both_kinds_are_counted_against_a_server_that_answers() {
-        thread::spawn(serve);
-        let to = SocketAddr::from(([127, 0, 0, 1], SERVER_PORT));
-        while TcpStream::connect(to).is_err() {
-            thread::sleep(Duration::from_millis(5));
-        }
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = listener.local_addr().unwrap();
+        let datagrams = UdpSocket::bind(to).unwrap();
+        thread::spawn(move || answer_all(&listener, datagrams));
         // Under another clock than a guest's the figures mean nothing; that there is one a round does.
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.connect(to).unwrap();

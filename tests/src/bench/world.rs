@@ -111,7 +111,9 @@ pub(super) fn ports(arm: Arm) -> impl Iterator<Item = (u32, Ipv4Addr, &'static s
 }
 
 fn ipvs(arm: Arm) -> Result<()> {
-    shell("set -e\nsysctl -qw net.ipv4.vs.conntrack=1\nip link add kube-dummy-if type dummy\nip link set kube-dummy-if up")?;
+    shell(
+        "set -e\nsysctl -qw net.ipv4.vs.conntrack=1\nip link add kube-dummy-if type dummy\nip link set kube-dummy-if up",
+    )?;
     let mut addresses = String::new();
     for index in 0..arm.services {
         writeln!(addresses, "addr add {}/32 dev kube-dummy-if", vip(index))?;
@@ -128,7 +130,8 @@ fn ipvs(arm: Arm) -> Result<()> {
 
 /// As kube-proxy writes them for a Service with one endpoint.
 fn iptables(arm: Arm) -> Result<String> {
-    let mut text = "*nat\n:KUBE-SERVICES - [0:0]\n:KUBE-POSTROUTING - [0:0]\n:KUBE-MARK-MASQ - [0:0]\n".to_owned();
+    let mut text =
+        "*nat\n:KUBE-SERVICES - [0:0]\n:KUBE-POSTROUTING - [0:0]\n:KUBE-MARK-MASQ - [0:0]\n".to_owned();
     let mut rules = String::new();
     for (index, address, protocol) in ports(arm) {
         let (service, endpoint) = (format!("SVC-{protocol}-{index}"), format!("SEP-{protocol}-{index}"));
@@ -189,6 +192,11 @@ fn feed(program: &str, arguments: &[&str], text: &str) -> Result<()> {
     let _ = child.stdin.take().context("no standard input")?.write_all(text.as_bytes());
     let out = child.wait_with_output()?;
     let errors = String::from_utf8_lossy(&out.stderr);
-    ensure!(out.status.success(), "{program} {}: {}", arguments.join(" "), errors.lines().next().unwrap_or_default());
+    ensure!(
+        out.status.success(),
+        "{program} {}: {}",
+        arguments.join(" "),
+        errors.lines().next().unwrap_or_default()
+    );
     Ok(())
 }

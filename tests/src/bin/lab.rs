@@ -1,17 +1,18 @@
 //! The lab's one executable: the verbs for people, and what runs in the lab's namespaces.
 //!
 //! `lab up`: for now, the packet cases of the data path, through host code and through the kernel.
+//! `lab bench datapath`: what Services cost, in instructions.
 
 #![expect(clippy::print_stdout, reason = "a command-line tool speaks on standard output")]
 
 use router_tests::node::{enter, holder};
 use router_tests::packets::{Outcome, cases, kernel, model};
-use router_tests::{probe, serve};
+use router_tests::{bench, probe, serve};
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args_os().skip(1);
     let verb = arguments.next();
-    let words = |arguments: std::iter::Skip<std::env::ArgsOs>| {
+    let words = |arguments: std::iter::Skip<std::env::ArgsOs>| -> Vec<String> {
         arguments.map(|word| word.to_string_lossy().into_owned()).collect()
     };
     match verb.as_ref().map(|verb| verb.to_string_lossy()).as_deref() {
@@ -20,7 +21,11 @@ fn main() -> anyhow::Result<()> {
         Some("enter") => enter::main(arguments),
         Some("serve") => serve::main(words(arguments)),
         Some("probe") => probe::main(words(arguments)),
-        Some(verb) => anyhow::bail!("lab knows no {verb}; it knows: up"),
+        Some("bench") => {
+            print!("{}", bench::main(&words(arguments))?);
+            Ok(())
+        }
+        Some(verb) => anyhow::bail!("lab knows no {verb}; it knows: up, bench"),
     }
 }
 
