@@ -47,6 +47,11 @@ impl Kind {
         !matches!(self, Self::Plain | Self::Bridged | Self::Direct)
     }
 
+    /// Whether our programs stand there.
+    pub fn is_ours(self) -> bool {
+        matches!(self, Self::Fast | Self::Slow | Self::Direct)
+    }
+
     /// Modules beside [`MODULES`]. A module that only another arm needs would put its hooks into every packet's way.
     fn modules(self) -> &'static [&'static str] {
         match self {

@@ -1,31 +1,36 @@
 //! `bench datapath`: what a Service costs, in instructions, held against no Service at all and against peers.
 //!
-//! Each arm runs in a guest of its own that counts instructions (one nanosecond of its clock is one), so that
-//! nothing of one arm stands in another's way, and so that the load of this machine changes nothing. What is
-//! counted is everything that the guest executes: both pods, the node between them, and the timer ticks of that
+//! Arms run in guests that count instructions (one nanosecond of their clock is one), so that the load of this
+//! machine changes nothing. Arms that need other kernel modules run in another guest, and each on a node made anew,
+//! so that nothing of one stands in another's way. What is counted is everything that the guest executes: both pods, the node between them, and the timer ticks of that
 //! time. Processor caches and branch prediction are not modelled: an instruction is an instruction.
 
 pub mod arms;
+mod hooks;
 pub mod load;
 mod ours;
 pub mod report;
 mod world;
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::{Child, Command};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
-use self::arms::{Arm, Kind, matrix};
+use self::arms::{Arm, matrix};
 use self::report::{Figure, HookCost, Matrix, Row};
-use crate::vm::{Guest, Series};
+use crate::packets::kernel::{Loaded, object_path};
+use crate::vm::{Guest, Kernel, Series};
 
 /// Rounds of each arm.
 const ROUNDS: u32 = 5;
+/// Runs of each packet through a hook.
+const HOOK_RUNS: u32 = 9;
 /// How long a guest may take to make 30,000 Services.
 const PATIENCE: Duration = Duration::from_mins(6);
 /// Guests at a time.
@@ -33,8 +38,9 @@ const GUESTS: usize = 2;
 /// Tools of the guest.
 const TOOLS: &[&str] = &["ip", "sysctl", "nft", "ipvsadm", "iptables-legacy-restore"];
 /// What findings are called.
-const CONNECTION: &str = "connection";
-const EXCHANGE: &str = "exchange";
+const CONNECTION: &str = "connection, ";
+const EXCHANGE: &str = "exchange, ";
+const HOOK: &str = "hook, ";
 
 /// What was asked for.
 #[derive(Debug)]
@@ -81,63 +87,92 @@ pub fn main(words: &[String]) -> Result<String> {
     Ok(if options.json { serde_json::to_string_pretty(&matrix)? + "\n" } else { matrix.table() })
 }
 
-fn run(series: Series, arms: &[Arm]) -> Result<Matrix> {
-    let start = Instant::now();
-    let next = AtomicUsize::new(0);
-    let rows = Mutex::new(Vec::new());
-    let kernel = crate::vm::Kernel::find(series)?.release;
-    let hooks = thread::scope(|scope| -> Result<_> {
-        let work = || -> Result<()> {
-            while let Some((place, arm)) = {
-                let place = next.fetch_add(1, Ordering::Relaxed);
-                arms.get(place).map(|arm| (place, *arm))
-            } {
-                let began = Instant::now();
-                let row = measure(series, arm).with_context(|| arm.to_string())?;
-                eprintln!("{arm}: {:.0} s", began.elapsed().as_secs_f32());
-                rows.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((place, row));
-            }
-            Ok(())
-        };
-        let workers: Vec<_> = (0..GUESTS).map(|_| scope.spawn(work)).collect();
-        for worker in workers {
-            worker.join().map_err(|_| anyhow::anyhow!("a worker panicked"))??;
-        }
-        hooks(series)
-    })?;
-    eprintln!("all arms: {:.0} s", start.elapsed().as_secs_f32());
-    let mut rows = rows.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    rows.sort_by_key(|(place, _)| *place);
-    let rows = rows.into_iter().map(|(_, row)| row).collect();
-    Ok(Matrix { kernel, rows, hooks }.compared())
+/// What a guest found of its arms, with their places in the table.
+#[derive(Default)]
+struct Part {
+    rows: Vec<(usize, Row)>,
+    hooks: Vec<HookCost>,
 }
 
-fn guest(series: Series, arm: Arm) -> Result<Guest> {
+fn run(series: Series, arms: &[Arm]) -> Result<Matrix> {
+    let start = Instant::now();
+    let kernel = Kernel::find(series)?.release;
+    let batches = batches(arms);
+    let next = AtomicUsize::new(0);
+    let mut parts = thread::scope(|scope| {
+        let work = || {
+            let mut parts = Vec::new();
+            while let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
+                parts.push(measure(series, batch)?);
+            }
+            anyhow::Ok(parts)
+        };
+        let workers: Vec<_> = (0..GUESTS).map(|_| scope.spawn(work)).collect();
+        let joined =
+            workers.into_iter().map(|worker| worker.join().map_err(|_| anyhow!("a worker panicked"))?);
+        joined.collect::<Result<Vec<Vec<Part>>>>()
+    })?;
+    eprintln!("all arms: {:.0} s", start.elapsed().as_secs_f32());
+    let mut all = Part::default();
+    for part in parts.iter_mut().flatten() {
+        all.rows.append(&mut part.rows);
+        all.hooks.append(&mut part.hooks);
+    }
+    all.rows.sort_by_key(|(place, _)| *place);
+    let rows = all.rows.into_iter().map(|(_, row)| row).collect();
+    Ok(Matrix { kernel, rows, hooks: all.hooks }.compared())
+}
+
+/// Arms by the modules that they need, the batch with most to do first.
+fn batches(arms: &[Arm]) -> Vec<Vec<(usize, Arm)>> {
+    let mut batches: BTreeMap<Vec<&str>, Vec<(usize, Arm)>> = BTreeMap::new();
+    for (place, arm) in arms.iter().enumerate() {
+        batches.entry(arm.modules()).or_default().push((place, *arm));
+    }
+    let mut batches: Vec<_> = batches.into_values().collect();
+    batches.sort_by_key(|batch| Reverse(batch.iter().map(|(_, arm)| u64::from(arm.services)).sum::<u64>()));
+    batches
+}
+
+fn measure(series: Series, batch: &[(usize, Arm)]) -> Result<Part> {
+    let began = Instant::now();
     let mut guest = Guest::new(series)?.counting().silence(PATIENCE);
     for tool in TOOLS {
         guest.image().tool(tool)?;
     }
     guest.image().xtables()?;
-    guest.modules(&arm.modules())
-}
-
-fn measure(series: Series, arm: Arm) -> Result<Row> {
-    let services = arm.services.to_string();
-    let report = guest(series, arm)?.run(&["bench", arm.kind.name(), &services])?;
+    let (_, first) = batch.first().context("a batch has an arm")?;
+    let guest = guest.modules(&first.modules())?;
+    let mut words = Vec::new();
+    for (_, arm) in batch {
+        words.extend(["bench".to_owned(), arm.kind.name().to_owned(), arm.services.to_string()]);
+    }
+    if first.kind.is_ours() {
+        words.push("bench-hooks".to_owned());
+    }
+    let report = guest.run(&words.iter().map(String::as_str).collect::<Vec<_>>())?;
     report.passed()?;
-    let figure = |kind: &str| -> Result<Figure> {
-        let finding = report.findings.iter().find(|finding| finding.name == kind).context(kind.to_owned())?;
-        let text = finding.outcome.as_deref().unwrap_or_default();
-        figures(text)?.context("no rounds")
+    let mut found: BTreeMap<&str, Figure> = BTreeMap::new();
+    let mut hooks = Vec::new();
+    for finding in &report.findings {
+        let figure = figures(finding.outcome.as_deref().unwrap_or_default())?.context("no rounds")?;
+        match finding.name.strip_prefix(HOOK) {
+            Some(what) => hooks.push(HookCost { what: what.to_owned(), cost: figure }),
+            None => drop(found.insert(&finding.name, figure)),
+        }
+    }
+    let mut figure = |kind: &str, arm: Arm| {
+        let name = format!("{kind}{arm}");
+        found.remove(name.as_str()).with_context(|| format!("the guest did not report: {name}"))
     };
-    Ok(Row {
-        arm: arm.kind.name().to_owned(),
-        services: arm.services,
-        connection: figure(CONNECTION)?,
-        connection_ratio: 1.0,
-        exchange: figure(EXCHANGE)?,
-        exchange_ratio: 1.0,
-    })
+    let mut rows = Vec::new();
+    for (place, arm) in batch {
+        let (connection, exchange) = (figure(CONNECTION, *arm)?, figure(EXCHANGE, *arm)?);
+        rows.push((*place, Row::new(*arm, connection, exchange)));
+    }
+    let names = batch.iter().map(|(_, arm)| arm.to_string()).collect::<Vec<_>>().join(", ");
+    eprintln!("{names}: {:.0} s", began.elapsed().as_secs_f32());
+    Ok(Part { rows, hooks })
 }
 
 fn figures(text: &str) -> Result<Option<Figure>> {
@@ -145,49 +180,52 @@ fn figures(text: &str) -> Result<Option<Figure>> {
     Ok(Figure::of(&rounds.with_context(|| text.to_owned())?))
 }
 
-fn hooks(series: Series) -> Result<Vec<HookCost>> {
-    let report = guest(series, Arm { kind: Kind::Fast, services: 0 })?.run(&["bench-hooks"])?;
-    report.passed()?;
-    let mut costs = Vec::new();
-    for finding in &report.findings {
-        let text = finding.outcome.as_deref().unwrap_or_default();
-        costs.push(HookCost { what: finding.name.clone(), cost: figures(text)?.context("no runs")? });
-    }
-    Ok(costs)
-}
-
 /// A named result of a guest.
 pub type Found = (String, String);
 
-/// In a guest: makes an arm's node and measures it.
-pub fn in_guest(name: &str, services: &str) -> Result<Vec<Found>> {
-    let arm = Arm::parse(name, services)?;
-    world::make(arm)?;
-    let _programs = match arm.kind {
-        Kind::Fast | Kind::Slow | Kind::Direct => Some(ours::attach(arm)?),
-        _ => None,
-    };
-    let _server = Server(inside(world::SERVER.0, "load-server", &[]).spawn()?);
-    // The clock moves on at once while nobody has work.
-    thread::sleep(Duration::from_secs(2));
-    let dialled = if arm.kind.dials_vip() {
-        SocketAddr::from((world::vip(arm.dialled()), world::SERVICE_PORT))
-    } else {
-        SocketAddr::from((world::SERVER.1, load::SERVER_PORT))
-    };
-    let out = inside(world::CLIENT.0, "load-client", &[&dialled.to_string()]).output()?;
-    let text = String::from_utf8_lossy(&out.stdout).into_owned();
-    if !out.status.success() {
-        bail!("the client failed: {}", String::from_utf8_lossy(&out.stderr).trim());
-    }
-    let named = text.lines().filter_map(|line| line.split_once('\t'));
-    Ok(named.map(|(name, rounds)| (name.to_owned(), rounds.to_owned())).collect())
+/// In a guest: the arms that it has been through leave their programs here, since the verifier takes its time.
+#[derive(Debug, Default)]
+pub struct InGuest {
+    loaded: Option<Loaded>,
 }
 
-/// In a guest: what the hooks cost by themselves.
-pub fn hooks_in_guest() -> Result<Vec<Found>> {
-    let costs = ours::hook_costs(ROUNDS)?;
-    Ok(costs.into_iter().map(|(name, runs)| (name.to_owned(), words(&runs))).collect())
+impl InGuest {
+    /// Makes an arm's node and measures it.
+    pub fn arm(&mut self, name: &str, services: &str) -> Result<Vec<Found>> {
+        let arm = Arm::parse(name, services)?;
+        world::make(arm)?;
+        if arm.kind.is_ours() {
+            ours::attach(self.loaded()?, arm)?;
+        }
+        let _server = Server(inside(world::SERVER.0, "load-server", &[]).spawn()?);
+        // The clock moves on at once while nobody has work.
+        thread::sleep(Duration::from_secs(2));
+        let dialled = if arm.kind.dials_vip() {
+            SocketAddr::from((world::vip(arm.dialled()), world::SERVICE_PORT))
+        } else {
+            SocketAddr::from((world::SERVER.1, load::SERVER_PORT))
+        };
+        let out = inside(world::CLIENT.0, "load-client", &[&dialled.to_string()]).output()?;
+        if !out.status.success() {
+            bail!("the client failed: {}", String::from_utf8_lossy(&out.stderr).trim());
+        }
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        let named = text.lines().filter_map(|line| line.split_once('\t'));
+        Ok(named.map(|(kind, rounds)| (format!("{kind}{arm}"), rounds.to_owned())).collect())
+    }
+
+    /// What our hooks cost by themselves.
+    pub fn hooks(&mut self) -> Result<Vec<Found>> {
+        let costs = hooks::costs(self.loaded()?, HOOK_RUNS)?;
+        Ok(costs.into_iter().map(|(name, runs)| (format!("{HOOK}{name}"), words(&runs))).collect())
+    }
+
+    fn loaded(&mut self) -> Result<&mut Loaded> {
+        if self.loaded.is_none() {
+            self.loaded = Some(Loaded::new(&object_path()?)?);
+        }
+        self.loaded.as_mut().context("just loaded")
+    }
 }
 
 /// In a guest, in a pod: measures, and prints what [`in_guest`] reads.

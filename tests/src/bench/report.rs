@@ -2,10 +2,12 @@
 
 use std::fmt::Write as _;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+
+use super::arms::Arm;
 
 /// What rounds of one kind said.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Figure {
     /// Instructions.
     pub median: f64,
@@ -36,6 +38,21 @@ pub struct Row {
     /// Of a datagram and its answer.
     pub exchange: Figure,
     pub exchange_ratio: f64,
+}
+
+impl Row {
+    /// One that is not compared yet.
+    pub fn new(arm: Arm, connection: Figure, exchange: Figure) -> Self {
+        let name = arm.kind.name().to_owned();
+        Self {
+            arm: name,
+            services: arm.services,
+            connection,
+            connection_ratio: 1.0,
+            exchange,
+            exchange_ratio: 1.0,
+        }
+    }
 }
 
 /// What one hook costs.
@@ -110,8 +127,7 @@ mod tests {
 
     fn row(arm: &str, connection: f64) -> Row {
         let figure = |value: f64| Figure::of(&[value, value * 1.02, value * 1.01]).unwrap();
-        let (connection, exchange) = (figure(connection), figure(10.0));
-        Row { arm: arm.into(), services: 1, connection, connection_ratio: 0.0, exchange, exchange_ratio: 0.0 }
+        Row::new(Arm::parse(arm, "1").unwrap(), figure(connection), figure(10.0))
     }
 
     #[test]

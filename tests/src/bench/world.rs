@@ -22,6 +22,15 @@ pub(super) const SERVICE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 /// The port of every Service.
 pub(super) const SERVICE_PORT: u16 = 80;
 
+/// Takes away what the arm before has made.
+const CLEAN_UP: &str = "
+    for pod in client server; do ip netns del $pod; ip link del pod-$pod; done
+    for link in kube-bridge eth0 kube-svc kube-dummy-if; do ip link del $link; done
+    nft flush ruleset
+    test -e /proc/net/ip_vs && ipvsadm -C
+    if test -e /proc/net/ip_tables_names; then echo '*nat\nCOMMIT' | iptables-legacy-restore; fi
+    true";
+
 /// What every node has. Pods have host routes, so that packets between them are routed in both directions, whoever
 /// maps addresses; bridges call iptables, as Kubernetes asks of a node.
 const NODE_SCRIPT: &str = "set -e
@@ -63,6 +72,7 @@ table ip node {
 
 /// Makes the node, and its Services unless they are ours to make.
 pub(super) fn make(arm: Arm) -> Result<()> {
+    shell(CLEAN_UP)?;
     shell(NODE_SCRIPT)?;
     for pod in [CLIENT, SERVER] {
         shell(&pod_script(pod, arm.kind == Kind::Bridged))?;

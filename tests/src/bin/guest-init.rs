@@ -18,6 +18,7 @@ struct Guest {
     host: Reporter<File>,
     /// The object, once `programs` has loaded it: the verifier takes its time here.
     loaded: Option<Loaded>,
+    bench: bench::InGuest,
 }
 
 fn main() -> Result<()> {
@@ -33,7 +34,7 @@ fn main() -> Result<()> {
     }
     eprintln!("guest-init started at {} s", uptime()?);
     let port = OpenOptions::new().write(true).open(PORT).context(PORT)?;
-    let mut guest = Guest { host: Reporter::start(port)?, loaded: None };
+    let mut guest = Guest { host: Reporter::start(port)?, loaded: None, bench: bench::InGuest::default() };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
@@ -44,10 +45,14 @@ fn main() -> Result<()> {
             "command" => guest.command(&words.by_ref().collect::<Vec<_>>())?,
             "bench" => {
                 let (arm, services) = (words.next().context("bench needs an arm")?, words.next());
-                let found = bench::in_guest(&arm, &services.context("bench needs a number of Services")?);
+                let services = services.context("bench needs a number of Services")?;
+                let found = guest.bench.arm(&arm, &services);
                 guest.found(&format!("bench {arm}"), found)?;
             }
-            "bench-hooks" => guest.found("bench-hooks", bench::hooks_in_guest())?,
+            "bench-hooks" => {
+                let found = guest.bench.hooks();
+                guest.found("bench-hooks", found)?;
+            }
             "hang" => hang(),
             _ => bail!("no such word: {word}"),
         }
