@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
-use self::arms::{Arm, matrix};
+use self::arms::{Arm, Kind, matrix};
 use self::report::{Figure, HookCost, Matrix, Row};
 use crate::packets::kernel::{Loaded, object_path};
 use crate::vm::{Guest, Kernel, Series};
@@ -48,17 +48,18 @@ struct Options {
     series: Series,
     quick: bool,
     json: bool,
+    only: String,
 }
 
 const USAGE: &str = "\
-usage: lab bench datapath [--kernel 6.1|6.12] [--quick] [-o json]
+usage: lab bench datapath [--kernel 6.1|6.12] [--quick] [--only TEXT] [-o json]
 
 Counts instructions of a TCP connection and of a UDP exchange between two pods, by every way to map a Service.
---quick: plain, ours and IPVS, one Service.";
+--quick: plain, ours and IPVS, one Service. --only: plain, and the arms whose names contain the text.";
 
 impl Options {
     fn parse(words: &[String]) -> Result<Self> {
-        let mut options = Self { series: Series::V6_12, quick: false, json: false };
+        let mut options = Self { series: Series::V6_12, quick: false, json: false, only: String::new() };
         let mut words = words.iter().map(String::as_str);
         if words.next() != Some("datapath") {
             bail!("{USAGE}");
@@ -66,6 +67,7 @@ impl Options {
         while let Some(word) = words.next() {
             match word {
                 "--quick" => options.quick = true,
+                "--only" => words.next().context(USAGE)?.clone_into(&mut options.only),
                 "-o" if words.next() == Some("json") => options.json = true,
                 "--kernel" => {
                     let name = words.next().unwrap_or_default();
@@ -81,8 +83,12 @@ impl Options {
 
 /// `lab bench …`: runs every arm, and returns what to print.
 pub fn main(words: &[String]) -> Result<String> {
+    if words.iter().any(|word| word == "--help" || word == "-h") {
+        return Ok(format!("{USAGE}\n"));
+    }
     let options = Options::parse(words)?;
-    let arms = matrix(options.quick);
+    let mut arms = matrix(options.quick);
+    arms.retain(|arm| arm.kind == Kind::Plain || arm.kind.name().contains(&options.only));
     let matrix = run(options.series, &arms)?;
     Ok(if options.json { serde_json::to_string_pretty(&matrix)? + "\n" } else { matrix.table() })
 }
@@ -103,7 +109,8 @@ fn run(series: Series, arms: &[Arm]) -> Result<Matrix> {
         let work = || {
             let mut parts = Vec::new();
             while let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
-                parts.push(measure(series, batch)?);
+                // Said at once, since the others go on.
+                parts.push(measure(series, batch).inspect_err(|error| eprintln!("failed: {error:#}"))?);
             }
             anyhow::Ok(parts)
         };
@@ -266,8 +273,8 @@ mod tests {
 
     #[test]
     fn options_are_read_and_what_is_unknown_is_refused() {
-        let all = options("datapath --kernel 6.1 --quick -o json").unwrap();
-        assert_eq!((all.series, all.quick, all.json), (Series::V6_1, true, true));
+        let all = options("datapath --kernel 6.1 --quick --only ours -o json").unwrap();
+        assert_eq!((all.series, all.quick, all.json, all.only.as_str()), (Series::V6_1, true, true, "ours"));
         let none = options("datapath").unwrap();
         assert_eq!((none.series, none.quick, none.json), (Series::V6_12, false, false));
         for wrong in ["", "latency", "datapath --kernel 5.4", "datapath -o yaml", "datapath --fast"] {

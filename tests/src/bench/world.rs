@@ -182,7 +182,7 @@ fn nft(arm: Arm) -> Result<String> {
     writeln!(text, "elements = {{ {} }} }}", elements.join(",\n"))?;
     for hook in ["prerouting", "output"] {
         writeln!(text, "chain {hook} {{ type nat hook {hook} priority dstnat;")?;
-        writeln!(text, "ip daddr . meta l4proto . th dport vmap @ports }}")?;
+        writeln!(text, "ip daddr . meta l4proto . th dport vmap @ports\n}}")?;
     }
     Ok(text + "}\n")
 }
