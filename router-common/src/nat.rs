@@ -90,6 +90,16 @@ pub fn translate<K: Kernel<[u8; 4]>>(
     )
 }
 
+/// Writes the destination MAC of a frame. By words: storing six bytes is a helper's call, this is none.
+#[inline(always)]
+#[must_use]
+pub fn send_to<A: Address, K: Kernel<A>>(kernel: &mut K, destination: [u8; 6]) -> bool {
+    let [a, b, c, d, e, f] = destination;
+    let Some([word]) = kernel.words::<1>(4) else { return false };
+    let [_, _, g, h] = word.to_ne_bytes();
+    kernel.set_words(0, [u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h])])
+}
+
 /// Writes the MACs of a frame.
 #[inline(always)]
 #[must_use]

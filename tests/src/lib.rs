@@ -1,6 +1,7 @@
 //! What the tests and the lab are made of.
 
 pub mod apiserver;
+pub mod bench;
 pub mod binaries;
 pub mod cluster;
 pub mod enter;

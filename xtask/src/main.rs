@@ -4,6 +4,7 @@
 
 #![expect(clippy::print_stdout, reason = "a command-line tool speaks on standard output")]
 
+mod bench;
 mod check;
 mod lab;
 mod run;
@@ -18,9 +19,10 @@ usage: cargo xtask VERB [OPTIONS]
   setup [--no-install]   install what is missing (Debian 12 or later, as root); nothing missing: under 2 s
   lab [up|down|exec|env] a cluster on this machine: the agent, pods, a router; see `cargo xtask lab --help`
   test [FILTER]          every test: host, kernel, namespaces, virtual machines
+  bench datapath         what Services cost, in instructions; see `cargo xtask bench --help`
   check                  formatting, lints, documentation
 
-With --no-install, `setup`, `lab` and `test` only list what is missing.";
+With --no-install, `setup`, `lab`, `bench` and `test` only list what is missing.";
 
 fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         "setup" => setup::run(no_install.is_none(), true),
         "lab" => lab::run(no_install.is_none(), &arguments),
         "test" => test::run(no_install.is_none(), &arguments),
+        "bench" => bench::run(no_install.is_none(), &arguments),
         "check" => check::run(),
         "" | "help" | "--help" | "-h" => {
             println!("{USAGE}");

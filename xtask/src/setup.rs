@@ -26,6 +26,7 @@ const PACKAGES: &[Package] = &[
     Package { name: "procps", why: "sysctl of the lab's hosts", there: || on_path("sysctl") },
     Package { name: "nftables", why: "the hostile host's firewall", there: || on_path("nft") },
     Package { name: "iptables", why: "accept rules, and CNI's portmap", there: || on_path("iptables") },
+    Package { name: "ipvsadm", why: "IPVS, to compare with", there: || on_path("ipvsadm") },
     Package { name: "bpftool", why: "shows the agent's maps", there: || on_path("bpftool") },
     Package { name: "ethtool", why: "checksum offload of the lab's links", there: || on_path("ethtool") },
     Package {

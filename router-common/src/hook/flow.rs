@@ -3,7 +3,7 @@
 use crate::abi::{Address, Counter, Flow, FlowKey, flow_flags, key_kind, protocol, seen};
 use crate::hook::{Kind, Packet};
 use crate::kernel::{Found, Kernel};
-use crate::nat::{Tuple, translate};
+use crate::nat::{Tuple, send_to, translate};
 use crate::packet::tcp;
 use crate::verdict::{DropReason, Verdict};
 
@@ -266,7 +266,7 @@ pub fn forward<K: Kernel<[u8; 4]>>(
     };
     kernel.mark(mark);
     if let Some(destination) = frame
-        && !kernel.set_bytes(0, destination)
+        && !send_to(kernel, destination)
     {
         return Verdict::Drop(DropReason::RewriteFailed);
     }

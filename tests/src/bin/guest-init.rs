@@ -9,8 +9,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use router_tests::packets::cases;
 use router_tests::packets::kernel::{self, Loaded, object_path};
-use router_tests::verifier;
 use router_tests::vm::report::{PORT, Reporter};
+use router_tests::{bench, verifier};
 
 const TESTS: &str = "/usr/bin/tests";
 
@@ -18,12 +18,23 @@ struct Guest {
     host: Reporter<File>,
     /// The object, once `programs` has loaded it: the verifier takes its time here.
     loaded: Option<Loaded>,
+    bench: bench::InGuest,
 }
 
 fn main() -> Result<()> {
+    let mut words = std::env::args().skip(1).peekable();
+    match (words.next().as_deref(), words.peek()) {
+        // In a pod of the bench.
+        (Some("load-server"), _) => return bench::load::serve(),
+        (Some("load-client"), Some(to)) => {
+            print!("{}", bench::client(to)?);
+            return Ok(());
+        }
+        _ => {}
+    }
     eprintln!("guest-init started at {} s", uptime()?);
     let port = OpenOptions::new().write(true).open(PORT).context(PORT)?;
-    let mut guest = Guest { host: Reporter::start(port)?, loaded: None };
+    let mut guest = Guest { host: Reporter::start(port)?, loaded: None, bench: bench::InGuest::default() };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
@@ -32,6 +43,16 @@ fn main() -> Result<()> {
             "packets" => guest.packets()?,
             "tests" => guest.tests(&words.next().context("tests needs a filter")?)?,
             "command" => guest.command(&words.by_ref().collect::<Vec<_>>())?,
+            "bench" => {
+                let (arm, services) = (words.next().context("bench needs an arm")?, words.next());
+                let services = services.context("bench needs a number of Services")?;
+                let found = guest.bench.arm(&arm, &services);
+                guest.found(&format!("bench {arm}"), found)?;
+            }
+            "bench-hooks" => {
+                let found = guest.bench.hooks();
+                guest.found("bench-hooks", found)?;
+            }
             "hang" => hang(),
             _ => bail!("no such word: {word}"),
         }
@@ -45,6 +66,14 @@ impl Guest {
     fn report(&mut self, name: &str, outcome: &Result<String, String>) -> Result<()> {
         self.host.report(name, outcome.as_ref().map(String::as_str).map_err(String::as_str))?;
         Ok(())
+    }
+
+    /// Several results, or why there are none.
+    fn found(&mut self, name: &str, found: Result<Vec<bench::Found>>) -> Result<()> {
+        match found {
+            Ok(found) => found.into_iter().try_for_each(|(name, text)| self.report(&name, &Ok(text))),
+            Err(error) => self.report(name, &Err(format!("{error:#}"))),
+        }
     }
 
     /// Which kernel this is.

@@ -4,6 +4,7 @@
 #![expect(unsafe_code, reason = "rows are carried into aya's maps as bytes")]
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, HashMap, MapData};
@@ -99,6 +100,18 @@ impl Loaded {
             backends.insert(id, carry(*backend), 0)?;
         }
         Ok(())
+    }
+
+    /// What one run of a packet through a hook takes, by the kernel's own clock.
+    pub fn cost(&mut self, hook: Hook, packet: &[u8]) -> Result<Duration> {
+        let program: &mut SchedClassifier =
+            self.ebpf.program_mut(hook.program()).context(hook.program())?.try_into()?;
+        let options = TestRunOptions {
+            data_in: Some(packet),
+            ctx_in: Some(&[0; sk_buff::SIZE]),
+            ..TestRunOptions::default()
+        };
+        Ok(program.test_run(options)?.duration)
     }
 
     /// Runs one packet through a hook.

@@ -124,11 +124,7 @@ impl Image {
                 self.tool(&format!("{kind}{verb}"))?;
             }
         }
-        let extensions =
-            output(Command::new("find").args(["/usr/lib", "-maxdepth", "2", "-name", "xtables"]))?;
-        for folder in extensions.lines() {
-            self.folder(Path::new(folder))?;
-        }
+        self.xtables()?;
         for plugin in ["bridge", "host-local", "portmap", "loopback"] {
             let path = Path::new("/usr/lib/cni").join(plugin);
             self.program(&path.to_string_lossy(), &path)?;
@@ -137,6 +133,16 @@ impl Image {
             if Path::new(table).exists() {
                 self.file(table, Path::new(table));
             }
+        }
+        Ok(())
+    }
+
+    /// The matches and targets of iptables.
+    pub fn xtables(&mut self) -> Result<()> {
+        let extensions =
+            output(Command::new("find").args(["/usr/lib", "-maxdepth", "2", "-name", "xtables"]))?;
+        for folder in extensions.lines() {
+            self.folder(Path::new(folder))?;
         }
         Ok(())
     }
