@@ -83,9 +83,9 @@ fn packets(report: &Report) {
 }
 
 fn paths(report: &Report) {
-    for (kind, count) in [("test ", 5), ("command ", 1)] {
+    for (kind, least) in [("test ", 5), ("command ", 1)] {
         let found = findings(report, kind);
-        assert_eq!(found.len(), count, "{kind}");
+        assert!(found.len() >= least, "{kind}: only {}", found.len());
         for finding in found {
             let name = finding.name;
             finding.outcome.unwrap_or_else(|log| panic!("{name}: {log}\n{}", report.console));
