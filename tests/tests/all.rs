@@ -4,11 +4,13 @@
 mod all {
     mod apiserver;
     mod changes;
+    mod corners;
     mod flows;
     mod hosts;
     mod icmp;
     mod input;
     mod kubelet;
+    mod laws;
     mod mtu;
     mod packets;
     mod paths;
