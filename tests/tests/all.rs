@@ -4,12 +4,14 @@
 mod all {
     mod apiserver;
     mod changes;
+    mod corners;
     mod flows;
     mod hosts;
     mod icmp;
     mod input;
     mod kubelet;
     mod lab;
+    mod laws;
     mod mtu;
     mod packets;
     mod paths;

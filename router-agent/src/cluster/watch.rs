@@ -1,22 +1,28 @@
 //! Follows one kind of object at the API server: list, then watch, again and again, whatever happens.
 //!
-//! What goes wrong is a Problem of the watch, in one line with its remedy, and gone with the next success. An
+//! What goes wrong is a Problem of the watch, in one line with its remedy. After it we list anew, since a watch that is
+//! taken up again says nothing until something changes, and nobody could tell whether it stands: once there is a list
+//! and the watch after it has not failed for a moment, the Problem is gone. An
 //! object that vanished while we could not watch is told as gone once the next list is complete.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
+use std::time::Duration;
 
 use futures::StreamExt as _;
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, watcher};
+use kube::runtime::watcher::{self, DefaultBackoff, watcher};
 use kube::{Api, Client, Resource};
 use router_core::cluster::{Event, Kind};
 use router_core::model::Key;
 use router_core::problem::{Problem, Subject};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
 
 use super::{narrow, translate};
+
+/// A watch that has not failed for so long stands.
+const STANDS: Duration = Duration::from_secs(2);
 
 /// A kind of object that can be followed.
 pub(crate) trait Followed:
@@ -109,18 +115,30 @@ pub(crate) async fn pods(client: Client, name: String, events: mpsc::Sender<Even
 
 /// Tells of every object, until nobody listens.
 async fn follow<K: Followed>(api: Api<K>, config: watcher::Config, events: mpsc::Sender<Event>) {
-    let mut stream = std::pin::pin!(watcher(api, config).default_backoff());
     let mut known = Known::default();
-    while let Some(item) = stream.next().await {
-        let told = match item {
-            Ok(event) => known.take(event),
-            Err(error) => known.fail::<K>(&error),
-        };
-        for event in told {
-            if events.send(event).await.is_err() {
-                return;
+    // It forgets by itself, after two minutes without a failure.
+    let mut backoff = DefaultBackoff::default();
+    loop {
+        let mut stream = std::pin::pin!(watcher(api.clone(), config.clone()));
+        let mut failed = false;
+        while !failed {
+            let limit = if known.may_stand() { STANDS } else { Duration::MAX };
+            let told = match timeout(limit, stream.next()).await {
+                Err(_) => known.stands::<K>(),
+                Ok(Some(Ok(event))) => known.take(event),
+                Ok(Some(Err(error))) => {
+                    failed = true;
+                    known.fail::<K>(&error)
+                }
+                Ok(None) => break,
+            };
+            for event in told {
+                if events.send(event).await.is_err() {
+                    return;
+                }
             }
         }
+        sleep(backoff.next().unwrap_or(STANDS)).await;
     }
 }
 
@@ -130,12 +148,15 @@ struct Known {
     keys: BTreeSet<Key>,
     /// Keys of a list that is not complete yet.
     listing: BTreeSet<Key>,
-    /// The last thing that happened was a failure.
+    /// It has failed, and nothing has shown since that it is well.
     failing: bool,
+    /// A list is complete, since the last failure.
+    listed: bool,
 }
 
 impl Known {
     fn take<K: Followed>(&mut self, event: watcher::Event<K>) -> Vec<Event> {
+        let watched = matches!(event, watcher::Event::Apply(_) | watcher::Event::Delete(_));
         let mut told = match event {
             // It only says that a list is about to be asked for.
             watcher::Event::Init => {
@@ -157,13 +178,25 @@ impl Known {
                 K::gone(key)
             }
         };
-        if std::mem::take(&mut self.failing) {
-            told.push(Event::Problems(Subject::Watch(K::RESOURCE), Vec::new()));
+        if watched {
+            told.extend(self.stands::<K>());
         }
         told
     }
 
+    /// Whether the watch stands if it does not fail in the next moment.
+    const fn may_stand(&self) -> bool {
+        self.failing && self.listed
+    }
+
+    /// The watch stands.
+    fn stands<K: Followed>(&mut self) -> Vec<Event> {
+        let failing = std::mem::take(&mut self.failing);
+        failing.then(|| Event::Problems(Subject::Watch(K::RESOURCE), Vec::new())).into_iter().collect()
+    }
+
     fn listed<K: Followed>(&mut self) -> Vec<Event> {
+        self.listed = true;
         let listing = std::mem::take(&mut self.listing);
         let before = std::mem::replace(&mut self.keys, listing);
         let vanished = before.into_iter().filter(|key| !self.keys.contains(key));
@@ -174,6 +207,7 @@ impl Known {
 
     fn fail<K: Followed>(&mut self, error: &watcher::Error) -> Vec<Event> {
         self.failing = true;
+        self.listed = false;
         let subject = Subject::Watch(K::RESOURCE);
         vec![Event::Problems(subject.clone(), vec![explain(subject, K::RESOURCE, error)])]
     }

@@ -40,7 +40,7 @@ pub(super) fn clsact_with_pins() -> ClusterOptions {
 pub(super) struct World {
     pub(super) cluster: Cluster,
     pub(super) backing: Vec<Backing>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl World {
@@ -49,7 +49,7 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let cluster = Cluster::start(&unique_prefix(purpose), folder.path(), options, |_, _| {}).unwrap();
         cluster.run_pods("client", &["client"]).unwrap();
-        Self { cluster, backing: Vec::new(), _folder: folder }
+        Self { cluster, backing: Vec::new(), folder }
     }
 
     /// A Service and the pods behind it, once it answers from the node.
@@ -80,9 +80,10 @@ impl World {
             .unwrap();
     }
 
-    /// Lines of the end of the agent's log with both.
-    pub(super) fn count(&self, one: &str, other: &str) -> usize {
-        self.cluster.agent_log().lines().filter(|line| line.contains(one) && line.contains(other)).count()
+    /// The last line of the agent's log with this in it.
+    pub(super) fn last_line(&self, words: &str) -> String {
+        let log = std::fs::read_to_string(self.folder.path().join("agent.log")).unwrap();
+        log.lines().rfind(|line| line.contains(words)).unwrap_or_default().to_owned()
     }
 
     /// What a client dials.

@@ -56,16 +56,22 @@ fn a_list_that_broke_off_takes_nothing_away() {
 }
 
 #[test]
-fn a_watch_that_failed_is_well_with_its_next_event_and_not_before() {
+fn a_watch_that_failed_is_well_once_it_stands_after_a_list_and_not_before() {
     let mut known = Known::default();
     list(&mut known, &["a"]);
     assert_eq!(
         words(known.fail::<narrow::Pod>(&watcher::Error::NoResourceVersion)),
         ["1 problems of the watch"]
     );
-    assert_eq!(words(known.take::<narrow::Pod>(watcher::Event::Init)), Vec::<String>::new());
-    let well = words(known.take(watcher::Event::InitApply(pod("a"))));
-    assert_eq!(well, ["pod a", "0 problems of the watch"]);
+    assert!(!known.may_stand());
+    assert_eq!(list(&mut known, &["a"]), ["pod a", "listed Pods"]);
+    assert!(known.may_stand());
+    assert_eq!(words(known.stands::<narrow::Pod>()), ["0 problems of the watch"]);
+    assert!(!known.may_stand());
+    known.fail::<narrow::Pod>(&watcher::Error::NoResourceVersion);
+    list(&mut known, &["a"]);
+    let well = words(known.take(watcher::Event::Apply(pod("a"))));
+    assert_eq!(well, ["pod a", "0 problems of the watch"], "an event of the watch itself shows it at once");
     assert_eq!(words(known.take(watcher::Event::Apply(pod("a")))), ["pod a"]);
 }
 
