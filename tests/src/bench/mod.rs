@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn figures_come_back_from_words() {
-        let rounds = [145_000.25, 1.0];
+        let rounds = [145_000.3, 1.0];
         assert_eq!(figures(&words(&rounds)).unwrap().unwrap().rounds, [145_000.3, 1.0]);
         assert!(figures("many").is_err());
     }

@@ -181,7 +181,7 @@ fn nft(arm: Arm) -> Result<String> {
     writeln!(text, "map ports {{ type ipv4_addr . inet_proto . inet_service : verdict;")?;
     writeln!(text, "elements = {{ {} }} }}", elements.join(",\n"))?;
     for hook in ["prerouting", "output"] {
-        writeln!(text, "chain {hook} {{ type nat hook {hook} priority dstnat;")?;
+        writeln!(text, "chain {hook} {{ type nat hook {hook} priority -100;")?;
         writeln!(text, "ip daddr . meta l4proto . th dport vmap @ports\n}}")?;
     }
     Ok(text + "}\n")
