@@ -61,9 +61,7 @@ fn a_pod_with_a_shaper_is_delivered_to_through_it() {
 fn a_host_port_by_portmap_works_beside_us() {
     for (set_up, options) in [("native", native()), ("plain", plain())] {
         let world = World::start("hostport", options);
-        let port = |protocol: &str| {
-            json!({"name": protocol.to_lowercase(), "protocol": protocol, "containerPort": 8080, "hostPort": 8888})
-        };
+        let port = |protocol: &str| json!({"name": protocol.to_lowercase(), "protocol": protocol, "containerPort": 8080, "hostPort": 8888});
         world
             .cluster
             .put(
