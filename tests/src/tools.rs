@@ -14,13 +14,11 @@ pub fn kubectls() -> Result<Vec<PathBuf>> {
     if !old.is_file() {
         bail!("{} is missing: run `cargo xtask setup`", old.display());
     }
-    match on_path("kubectl") {
-        Ok(present) => Ok(vec![present, old]),
-        Err(_) => {
-            eprintln!("there is no kubectl on the PATH: only {} is tested", old.display());
-            Ok(vec![old])
-        }
+    if let Ok(present) = on_path("kubectl") {
+        return Ok(vec![present, old]);
     }
+    eprintln!("there is no kubectl on the PATH: only {} is tested", old.display());
+    Ok(vec![old])
 }
 
 /// The full path of a program on the PATH.

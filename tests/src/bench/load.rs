@@ -31,6 +31,7 @@ pub fn serve() -> Result<()> {
     answer_all(&TcpListener::bind(everywhere)?, UdpSocket::bind(everywhere)?)
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "what a thread ends with")]
 fn answer_all(listener: &TcpListener, datagrams: UdpSocket) -> Result<()> {
     thread::spawn(move || {
         let mut buffer = [0; 256];

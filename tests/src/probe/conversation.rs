@@ -106,7 +106,7 @@ impl Conversation {
 
     pub(super) fn answer(&mut self) -> Result<String, Failure> {
         let deadline = Instant::now() + self.call.timeout;
-        let mut buffer = [0; 1 << 16];
+        let mut buffer = vec![0; 1 << 16];
         loop {
             if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.rest.drain(..=end).collect();

@@ -68,7 +68,7 @@ fn run(flows: &[Conversation], sent: &AtomicBool) -> Result<()> {
                 })
             })
             .collect();
-        racers.into_iter().map(|racer| racer.join()).collect::<Vec<_>>()
+        racers.into_iter().map(std::thread::ScopedJoinHandle::join).collect::<Vec<_>>()
     });
     for outcome in pinned {
         outcome.map_err(|_| anyhow::anyhow!("a racer panicked"))??;

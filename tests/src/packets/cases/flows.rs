@@ -1,5 +1,7 @@
 //! Packets of flows that exist: answers, ICMP errors, fragments, endings.
 
+#![expect(clippy::too_many_lines, reason = "tables")]
+
 use router_common::abi::{Flow, flow_flags, seen};
 use router_common::verdict::{DropReason, Verdict};
 
