@@ -4,6 +4,8 @@ use std::fmt;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::vm::Series;
+
 /// Who maps the address that is dialled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -99,6 +101,15 @@ impl Arm {
     /// Modules that its guest loads.
     pub fn modules(self) -> Vec<&'static str> {
         [MODULES, self.kind.modules()].concat()
+    }
+
+    /// Why this kernel cannot run it.
+    pub fn impossible(self, series: Series) -> Option<&'static str> {
+        let is_endless = series == Series::V6_1 && self.kind == Kind::Ipvs && self.services > 5_000;
+        is_endless.then_some(
+            "IPVS of this kernel visits every service in one timer every two seconds, and a guest that counts \
+             instructions has no time left (6.2 spread that over kernel threads)",
+        )
     }
 
     /// The index of the Service that is dialled.

@@ -10,7 +10,7 @@ use super::super::{EbpfPlane, Tables};
 use crate::cluster::{Cluster, Event};
 use crate::model::Key;
 use crate::model::service::{Endpoint, Protocol, Service, ServicePort, Slice, SlicePort};
-use crate::plan::Plane;
+use crate::plan::Plane as _;
 
 /// Last octet of an endpoint, and whether it is ready; one that is not is shutting down, and serves.
 type Hosts<'a> = &'a [(u8, bool)];
