@@ -1,0 +1,1 @@
+//! A BGP speaker without sockets or clock; it knows no Kubernetes.
