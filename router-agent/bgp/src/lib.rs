@@ -1,1 +1,5 @@
 //! A BGP speaker without sockets or clock; it knows no Kubernetes.
+
+pub mod asn;
+pub mod family;
+pub mod message;
