@@ -117,9 +117,9 @@ const RULES: &[(Rule, Keep)] = &[
         keep_lowest(left, |it| !matches!(it.origin, Provenance::Peer { external: true, .. }));
     }),
     (Rule::NextHopMetric, |left| keep_lowest(left, |it| it.metric)),
-    (Rule::RouterId, |left| keep_lowest(left, Contender::router_id)),
+    (Rule::RouterId, |left| keep_lowest(left, |it| it.router_id())),
     (Rule::ClusterListLength, |left| keep_lowest(left, |it| it.attributes.cluster_list.len())),
-    (Rule::PeerAddress, |left| keep_lowest(left, Contender::address)),
+    (Rule::PeerAddress, |left| keep_lowest(left, |it| it.address())),
 ];
 
 fn keep_lowest<K: Ord>(left: &mut Vec<Contender<'_>>, key: impl Fn(&Contender<'_>) -> K) {

@@ -12,11 +12,11 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::asn::Asn;
-use crate::bestpath::{Provenance, Rule};
-use crate::family::{Family, Prefix};
+use crate::bestpath::Rule;
+use crate::family::{Families, Family, Prefix};
 use crate::message::attribute::Attributes;
 use crate::message::update::Update;
-use crate::policy::{Affected, Direction, Policies, PrefixRange, Verdict};
+use crate::policy::{Affected, Direction, Policies, PrefixRange};
 
 mod adj_in;
 mod adj_out;
@@ -34,6 +34,7 @@ mod wire;
 
 pub use adj_in::{Received, Standing};
 pub use view::{Counts, Lookup, PathView, ReceivedView};
+pub use wire::{attribute_bytes, nlri_bytes};
 
 use adj_in::{AdjRibIn, Ourselves};
 use attributes::Interner;
@@ -74,6 +75,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
+        // Enough for any burst that peers on a working network read at their leisure, and little beside the tables.
         Self { log_bytes: 1 << 20, graves: 1 << 17 }
     }
 }
@@ -86,8 +88,10 @@ pub struct PeerFacts {
     pub asn: Asn,
     pub router_id: Ipv4Addr,
     /// As negotiated.
-    pub families: Vec<Family>,
+    pub families: Families,
     pub four_octet: bool,
+    /// Messages may be longer than 4096 octets (RFC 8654).
+    pub extended_messages: bool,
     /// Our end of the connection.
     pub local_address: IpAddr,
     /// Our address in the family that is not the connection's, for its next hops; without one those routes are withheld
@@ -189,7 +193,7 @@ impl Rib {
         }
         for announcement in announced {
             let Some(peer) = self.peers.get(id) else { return Ok(()) };
-            if !peer.facts.families.contains(&announcement.family) {
+            if !peer.facts.families.contains(announcement.family) {
                 continue;
             }
             let (own_addresses, limit) = (Arc::clone(&peer.own_addresses), peer.facts.prefix_limit);

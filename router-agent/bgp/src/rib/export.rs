@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::attributes::Interner;
 use super::loc::Path;
-use super::{PeerId, Source};
+use super::{PeerId, Source, wire};
 use crate::asn::Asn;
 use crate::bestpath::DEFAULT_LOCAL_PREF;
 use crate::family::{Family, Prefix};
@@ -27,6 +27,8 @@ pub(super) struct GroupKey {
     pub(super) family: Family,
     pub(super) external: bool,
     pub(super) four_octet: bool,
+    /// RFC 8654.
+    pub(super) extended_messages: bool,
     /// Our address as the next hop, if we have one that these peers understand for this family.
     pub(super) own_next_hop: Option<IpAddr>,
     /// Whether IPv4 prefixes may have an IPv6 next hop (RFC 8950).
@@ -131,7 +133,7 @@ impl<'a, 'b> Exporter<'a, 'b> {
         if let Some(actions) = actions {
             apply(actions, &mut out, self.key.own_next_hop);
         }
-        self.understands(out.next_hop).then_some(out)
+        wire::can_announce(self.key, &out).then_some(out)
     }
 
     fn is_kept_back(&self, attributes: &Attributes) -> bool {
@@ -154,14 +156,6 @@ impl<'a, 'b> Exporter<'a, 'b> {
                 .is_some_and(|there| there.subnet.contains(&next_hop) && there.peer != next_hop),
         };
         if keeps { Some(next_hop) } else { self.key.own_next_hop }
-    }
-
-    fn understands(&self, next_hop: IpAddr) -> bool {
-        match (self.key.family, next_hop) {
-            (Family::Ipv4Unicast, IpAddr::V4(_)) | (Family::Ipv6Unicast, IpAddr::V6(_)) => true,
-            (Family::Ipv4Unicast, IpAddr::V6(_)) => self.key.extended_next_hop,
-            (Family::Ipv6Unicast, IpAddr::V4(_)) => false,
-        }
     }
 }
 

@@ -313,10 +313,10 @@ impl Group {
             walk.began = self.now();
         }
         let mut changes = Changes::default();
-        let mut looked_at = 0;
+        let (mut looked_at, mut last) = (0, None);
         for (prefix, entry) in self.told.after(walk.after.as_ref()).take(WALKED) {
             looked_at += 1;
-            walk.after = Some(prefix);
+            last = Some(prefix);
             match member.sees(peer, entry) {
                 Some(attributes) if entry.changed >= walk.announce_since => {
                     changes.announce(prefix, attributes, Audience::Only(peer));
@@ -328,6 +328,7 @@ impl Group {
         }
         out.extend(changes.encode(&self.key).map(|(bytes, _)| bytes));
         if looked_at == WALKED {
+            walk.after = last;
             member.walk = Some(walk);
             return;
         }

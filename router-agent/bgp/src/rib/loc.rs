@@ -103,7 +103,7 @@ impl LocRib {
     /// Chooses anew everywhere; returns the prefixes whose best path changed.
     pub(super) fn select_all(&mut self, judge: &impl Judge) -> Vec<Prefix> {
         let mut changed = Vec::new();
-        for (prefix, destination) in &mut self.destinations {
+        for (prefix, destination) in self.destinations.iter_mut() {
             let before = destination.best().cloned();
             if destination.select(before.as_ref(), judge) {
                 changed.push(prefix);
@@ -125,12 +125,12 @@ impl LocRib {
     }
 
     /// The prefix itself and what lies inside it.
-    pub(super) fn within(&self, prefix: &Prefix) -> impl Iterator<Item = (Prefix, &Destination)> {
-        self.destinations.children(prefix)
+    pub(super) fn within(&self, prefix: Prefix) -> impl Iterator<Item = (Prefix, &Destination)> {
+        self.destinations.children(&prefix)
     }
 
     /// The prefix itself and what it lies inside of, shortest first.
-    pub(super) fn covering(&self, prefix: &Prefix) -> impl Iterator<Item = (Prefix, &Destination)> {
-        self.destinations.cover(prefix)
+    pub(super) fn covering(&self, prefix: Prefix) -> impl Iterator<Item = (Prefix, &Destination)> {
+        self.destinations.cover(&prefix)
     }
 }

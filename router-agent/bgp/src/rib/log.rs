@@ -7,9 +7,6 @@ use std::sync::Arc;
 use super::PeerId;
 use super::adj_out::Epoch;
 
-/// Enough for any burst that peers on a working network read at their leisure, and little beside the tables.
-pub(super) const MOST_BYTES: usize = 1 << 20;
-
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Audience {
     /// All but those that must not be told: the peer a route came from, and the one that is its next hop.

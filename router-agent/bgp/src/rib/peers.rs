@@ -24,7 +24,8 @@ pub(super) struct Peer {
 impl Peer {
     /// Which group the peer belongs to for a family.
     pub(super) fn group_key(&self, family: Family, class: Class) -> GroupKey {
-        let PeerFacts { address, four_octet, extended_next_hop, shared_subnet, .. } = self.facts;
+        let PeerFacts { address, four_octet, extended_messages, extended_next_hop, shared_subnet, .. } =
+            self.facts;
         let fits = |own: &&IpAddr| {
             Family::of_address(own) == family || (family == Family::Ipv4Unicast && extended_next_hop)
         };
@@ -34,6 +35,7 @@ impl Peer {
             family,
             external: self.external,
             four_octet,
+            extended_messages,
             own_next_hop: of_family.or_else(|| self.own_addresses.iter().find(fits)).copied(),
             extended_next_hop,
             third_party: third_party.map(|subnet| ThirdParty { subnet, peer: address }),

@@ -89,7 +89,7 @@ impl Rib {
             }
             Affected::Within(ranges) => {
                 for range in ranges.iter().filter(|range| Family::of(&range.prefix) == family) {
-                    let inside = self.loc.within(&range.prefix).map(|(prefix, _)| prefix);
+                    let inside = self.loc.within(range.prefix).map(|(prefix, _)| prefix);
                     inside.filter(|prefix| range.contains(prefix)).for_each(|prefix| group.note(prefix));
                 }
             }
@@ -104,7 +104,7 @@ impl Rib {
         let address = peer.facts.address;
         let class = self.policies.class(Direction::Export, address);
         let keys: Vec<_> =
-            peer.facts.families.iter().map(|family| peer.group_key(*family, class.clone())).collect();
+            peer.facts.families.iter().map(|family| peer.group_key(family, class.clone())).collect();
         for key in keys {
             let index = self.group_for(key);
             if let Some(group) = self.groups.get_mut(index) {

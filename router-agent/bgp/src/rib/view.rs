@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::loc::Destination;
-use super::wire;
 use super::{Family, PeerId, Prefix, Received, Rib, Rule, Source, Standing};
 use crate::message::attribute::Attributes;
 
@@ -85,7 +84,7 @@ impl Rib {
 
     /// Prefixes with all their paths, the best one first, in the order of the prefixes.
     pub fn loc_rib(&self, lookup: Lookup) -> Box<dyn Iterator<Item = (Prefix, Vec<PathView>)> + '_> {
-        let view = |(prefix, destination)| (prefix, self.paths(&prefix, destination));
+        let view = |(prefix, destination): (Prefix, _)| (prefix, self.paths(&prefix, destination));
         match lookup {
             Lookup::All(family) => {
                 Box::new(self.loc.iter().filter(move |(prefix, _)| Family::of(prefix) == family).map(view))
@@ -97,11 +96,8 @@ impl Rib {
             Lookup::LongestMatch(prefix) => {
                 Box::new(self.loc.longest_match(&prefix.trunc()).map(view).into_iter())
             }
-            Lookup::Longer(prefix) => Box::new(self.loc.within(&prefix.trunc()).map(view)),
-            Lookup::Shorter(prefix) => {
-                let covering: Vec<_> = self.loc.covering(&prefix.trunc()).map(view).collect();
-                Box::new(covering.into_iter())
-            }
+            Lookup::Longer(prefix) => Box::new(self.loc.within(prefix.trunc()).map(view)),
+            Lookup::Shorter(prefix) => Box::new(self.loc.covering(prefix.trunc()).map(view)),
         }
     }
 
