@@ -1,0 +1,8 @@
+//! A BGP speaker without sockets or clock; it knows no Kubernetes.
+
+pub mod asn;
+pub mod bestpath;
+pub mod family;
+pub mod message;
+pub mod policy;
+pub mod rib;
