@@ -134,7 +134,7 @@ impl Peer {
                 self.end_all(&notification, &DownReason::NotificationSent(notification.clone()), now);
             }
             Input::Connected { connection, outgoing, local } => {
-                self.connected(connection, outgoing, local, now)
+                self.connected(connection, outgoing, local, now);
             }
             Input::ConnectFailed if matches!(self.dial, Dial::Dialing { .. }) => {
                 self.dial = Dial::Off;
@@ -510,3 +510,6 @@ const fn unexpected(phase: Phase) -> ErrorCode {
         Phase::Established => error::UNEXPECTED_IN_ESTABLISHED,
     }
 }
+
+#[cfg(test)]
+mod tests;
