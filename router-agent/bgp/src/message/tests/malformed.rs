@@ -263,6 +263,18 @@ fn every_row_costs_what_it_should() {
 }
 
 #[test]
+fn what_is_discarded_leaves_the_routes() {
+    for (name, context, row, _) in TABLE.iter().filter(|(_, _, _, want)| *want == Discard) {
+        let message = bytes(row);
+        let frame = Frame::next(&message, false).unwrap().unwrap();
+        let update = update::decode(frame.body(), &context()).unwrap();
+        let announced = !matches!(row, Bare(_));
+        assert_eq!(!update.announced.is_empty(), announced, "{name}: {update:?}");
+        assert_eq!(update.withdrawn, [], "{name}");
+    }
+}
+
+#[test]
 fn every_message_cut_short_is_awaited_or_refused() {
     for (name, _, row, _) in TABLE {
         let stream = bytes(row);

@@ -35,9 +35,9 @@ fn compare(attributes: &Attributes, prefixes: &[Prefix], other: &BgpUpdateMessag
         match attribute.value() {
             PathAttributeValue::Origin(origin) => assert_eq!(*origin as u8, attributes.origin as u8),
             PathAttributeValue::AsPath(theirs::AsPath::As4PathSegments(segments)) => {
-                let have = segments.iter().map(|segment| {
-                    (segment.segment_type() as u8, segment.as_numbers().to_vec())
-                });
+                let have = segments
+                    .iter()
+                    .map(|segment| (segment.segment_type() as u8, segment.as_numbers().to_vec()));
                 let want = attributes.as_path.0.iter().map(|segment| {
                     (segment.kind as u8, segment.asns.iter().map(|asn| asn.0).collect::<Vec<u32>>())
                 });

@@ -33,8 +33,12 @@ fn an_announcement_octet_for_octet() {
         communities: Box::new([0xfde9_0001]),
         ..Attributes::originated(next_hop())
     };
-    let messages =
-        announce(&attributes, Family::Ipv4Unicast, &[prefix("10.1.0.0/24"), prefix("0.0.0.0/0")], &external());
+    let messages = announce(
+        &attributes,
+        Family::Ipv4Unicast,
+        &[prefix("10.1.0.0/24"), prefix("0.0.0.0/0")],
+        &external(),
+    );
     let want = "ffffffffffffffffffffffffffffffff 003e 02 0000 0022
         40 01 01 00  40 02 06 02 01 0000fde9  40 03 04 c0000202  80 04 04 0000000a  c0 08 04 fde90001
         18 0a0100 00";
@@ -44,7 +48,8 @@ fn an_announcement_octet_for_octet() {
 #[test]
 fn multiprotocol_attributes_come_first() {
     let attributes = Attributes::originated("2001:db8::1".parse().unwrap());
-    let messages = announce(&attributes, Family::Ipv6Unicast, &[prefix("2001:db8:1::/48")], &external()).unwrap();
+    let messages =
+        announce(&attributes, Family::Ipv6Unicast, &[prefix("2001:db8:1::/48")], &external()).unwrap();
     let want = "ffffffffffffffffffffffffffffffff 003e 02 0000 0027
         90 0e 001c 0002 01 10 20010db8000000000000000000000001 00 30 20010db80001
         40 01 01 00  40 02 00";
@@ -80,8 +85,10 @@ fn many_prefixes_fill_messages_to_the_limit() {
     let messages = announce(&attributes, Family::Ipv4Unicast, &prefixes, &external()).unwrap();
     assert_eq!(messages.len(), 3);
     assert!(messages.iter().all(|message| message.len() <= MAX_LEN));
-    let back: Vec<Prefix> =
-        messages.iter().flat_map(|message| decode(message, &external()).announced.remove(0).prefixes).collect();
+    let back: Vec<Prefix> = messages
+        .iter()
+        .flat_map(|message| decode(message, &external()).announced.remove(0).prefixes)
+        .collect();
     assert_eq!(back, prefixes);
     assert_eq!(withdraw(Family::Ipv4Unicast, &prefixes, &external()).len(), 3);
     assert_eq!(announce(&attributes, Family::Ipv4Unicast, &[], &external()), Ok(vec![]));
@@ -107,12 +114,14 @@ fn what_cannot_be_said_is_an_error() {
 #[test]
 fn an_unknown_attribute_goes_on_only_if_transitive_and_marked_partial() {
     let others = |flags: [u8; 2]| {
-        [(99, flags[0]), (100, flags[1])].map(|(kind, flags)| RawAttribute { flags, kind, value: Box::new([7]) })
+        [(99, flags[0]), (100, flags[1])].map(|(kind, flags)| RawAttribute {
+            flags,
+            kind,
+            value: Box::new([7]),
+        })
     };
-    let attributes = Attributes {
-        others: Box::new(others([0xc0, 0x80])),
-        ..Attributes::originated(next_hop())
-    };
+    let attributes =
+        Attributes { others: Box::new(others([0xc0, 0x80])), ..Attributes::originated(next_hop()) };
     let messages = announce(&attributes, Family::Ipv4Unicast, &[prefix("10.1.0.0/24")], &external()).unwrap();
     let update = decode(&messages[0], &external());
     assert_eq!(*update.announced[0].attributes.others, others([0xe0, 0x80])[..1]);
@@ -120,10 +129,8 @@ fn an_unknown_attribute_goes_on_only_if_transitive_and_marked_partial() {
 
 #[test]
 fn the_first_of_two_attributes_counts() {
-    let message = hex(
-        "ffffffffffffffffffffffffffffffff 0033 02 0000 0018
-        40 01 01 00 40 02 06 02 01 0000fde9 40 03 04 c0000202 40 01 01 02 18 0a0100",
-    );
+    let message = hex("ffffffffffffffffffffffffffffffff 0033 02 0000 0018
+        40 01 01 00 40 02 06 02 01 0000fde9 40 03 04 c0000202 40 01 01 02 18 0a0100");
     assert_eq!(decode(&message, &external()).announced[0].attributes.origin, Origin::Igp);
 }
 
@@ -139,17 +146,15 @@ fn what_an_external_peer_may_not_send_is_not_there() {
     let message = announce(&attributes, Family::Ipv4Unicast, &[prefix("10.1.0.0/24")], &internal()).unwrap();
     assert_eq!(decode(&message[0], &internal()).announced[0].attributes, attributes);
     let outside = decode(&message[0], &external()).announced.remove(0).attributes;
-    let bare = Attributes { local_pref: None, originator_id: None, cluster_list: Box::default(), ..attributes };
+    let bare =
+        Attributes { local_pref: None, originator_id: None, cluster_list: Box::default(), ..attributes };
     assert_eq!(outside, bare);
 }
 
 #[test]
 fn a_four_octet_path_survives_a_two_octet_peer() {
-    let aggregator = RawAttribute {
-        flags: 0xc0,
-        kind: kind::AGGREGATOR,
-        value: hex("00010001 c0000209").into(),
-    };
+    let aggregator =
+        RawAttribute { flags: 0xc0, kind: kind::AGGREGATOR, value: hex("00010001 c0000209").into() };
     let attributes = Attributes {
         as_path: AsPath(Box::new([
             Segment { kind: SegmentKind::Sequence, asns: Box::new([Asn(65001), Asn(4_200_000_001)]) },
@@ -168,7 +173,8 @@ fn a_four_octet_path_survives_a_two_octet_peer() {
 fn as4_path_gives_way_where_it_is_not_believed() {
     let path = |as_path: &str, as4_path: &str, rest: &str| {
         let attributes = [hex("40010100 400304c0000202"), hex(as_path), hex(as4_path), hex(rest)].concat();
-        let body = [&hex("0000 00")[..], &[u8::try_from(attributes.len()).unwrap()], &attributes, &hex("180a0100")];
+        let body =
+            [&hex("0000 00")[..], &[u8::try_from(attributes.len()).unwrap()], &attributes, &hex("180a0100")];
         let update = update::decode(&body.concat(), &two_octet()).unwrap();
         assert_eq!(update.faults, []);
         update.announced[0].attributes.as_path.clone()
@@ -233,7 +239,9 @@ fn an_open_of_every_capability_comes_back() {
 
     // Too many for one octet of length: RFC 9072.
     let many = Open {
-        capabilities: (0..9).map(|code| Capability::Unknown { code: 200 + code, value: Box::new([0; 100]) }).collect(),
+        capabilities: (0..9)
+            .map(|code| Capability::Unknown { code: 200 + code, value: Box::new([0; 100]) })
+            .collect(),
         asn: Asn(65001),
         ..open
     };

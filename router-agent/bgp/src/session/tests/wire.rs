@@ -113,7 +113,8 @@ impl World {
             let cut = at + Duration::from_millis(self.random.below(15_000));
             self.put(cut, from, Event::Closed(id));
             if self.random.chance(50) {
-                self.put(cut + self.delay(), 1 - from, Event::Closed(id));
+                let heard = cut + self.delay();
+                self.put(heard, 1 - from, Event::Closed(id));
             }
         }
     }
@@ -168,7 +169,9 @@ impl World {
         loop {
             let event = self.events.first_key_value().map(|((at, _), _)| *at);
             let ticks = [0, 1].map(|index| self.sides[index].peer.next_deadline());
-            let Some(at) = ticks.into_iter().flatten().chain(event).min().filter(|at| *at <= end) else { break };
+            let Some(at) = ticks.into_iter().flatten().chain(event).min().filter(|at| *at <= end) else {
+                break;
+            };
             self.now = at.max(self.now);
             if event.is_some_and(|event| event <= self.now) {
                 if let Some((_, (index, event))) = self.events.pop_first() {
@@ -190,7 +193,9 @@ impl World {
             assert_eq!(side.up, side.peer.session().map(|session| session.connection));
         }
         assert_eq!(self.sides[0].up, self.sides[1].up);
-        assert!(self.sides[0].peer.session().unwrap().outgoing != self.sides[1].peer.session().unwrap().outgoing);
+        assert!(
+            self.sides[0].peer.session().unwrap().outgoing != self.sides[1].peer.session().unwrap().outgoing
+        );
     }
 }
 
