@@ -49,11 +49,16 @@ fn compare(attributes: &Attributes, prefixes: &[Prefix], other: &BgpUpdateMessag
             PathAttributeValue::MultiExitDiscriminator(metric) => med = Some(metric.metric()),
             PathAttributeValue::LocalPreference(metric) => local_pref = Some(metric.metric()),
             PathAttributeValue::Communities(list) => {
-                communities = list.communities().iter().map(|community| community.value()).collect();
+                communities =
+                    list.communities().iter().map(netgauze_bgp_pkt::community::Community::value).collect();
             }
             PathAttributeValue::Originator(id) => originator = Some(id.id()),
             PathAttributeValue::ClusterList(list) => {
-                clusters = list.cluster_list().iter().map(|cluster| cluster.id()).collect::<Vec<Ipv4Addr>>();
+                clusters = list
+                    .cluster_list()
+                    .iter()
+                    .map(netgauze_bgp_pkt::path_attribute::ClusterId::id)
+                    .collect::<Vec<Ipv4Addr>>();
             }
             PathAttributeValue::UnknownAttribute(unknown) => {
                 let ours = attributes.others.iter().find(|other| other.kind == unknown.code());

@@ -27,7 +27,7 @@ fn keepalives_go_out_in_time_and_with_jitter() {
         peer.handle(Input::Received(INBOUND, &keepalive()), seconds(second));
         for (at, said) in run(&mut peer, seconds(second)) {
             assert_eq!(said, "keepalive");
-            gaps.push(at - last);
+            gaps.push(at.checked_sub(last).unwrap());
             last = at;
         }
     }
@@ -107,7 +107,7 @@ fn waits(peer: &mut Peer) -> Vec<Duration> {
             peer.tick(at);
             assert_eq!(words(peer), "connect");
             peer.handle(Input::ConnectFailed, at);
-            let wait = at - last;
+            let wait = at.checked_sub(last).unwrap();
             last = at;
             wait
         })
@@ -143,7 +143,7 @@ fn only_a_session_that_lasted_makes_the_waits_short_again() {
         peer.handle(Input::Received(INBOUND, &keepalive()), at);
         peer.handle(Input::Closed(INBOUND), at + lasts);
         outputs(peer);
-        peer.next_deadline().unwrap() - (at + lasts)
+        peer.next_deadline().unwrap().checked_sub(at + lasts).unwrap()
     };
     let mut peer = peer_in(State::Active);
     for minute in 0..8 {
