@@ -2,7 +2,9 @@
 
 pub mod asn;
 pub mod bestpath;
+pub mod collision;
 pub mod family;
 pub mod message;
 pub mod policy;
 pub mod rib;
+pub mod session;

@@ -9,3 +9,6 @@ pub mod open;
 pub mod refresh;
 pub mod update;
 mod wire;
+
+#[cfg(test)]
+mod tests;

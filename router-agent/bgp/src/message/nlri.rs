@@ -48,7 +48,13 @@ pub(crate) fn encoded_len(prefix: &Prefix) -> usize {
     1 + usize::from(prefix.prefix_len().div_ceil(8))
 }
 
-pub(crate) fn encode(prefix: &Prefix, out: &mut Vec<u8>) {
+pub(crate) fn encode(prefixes: &[Prefix], out: &mut Vec<u8>) {
+    for prefix in prefixes {
+        encode_one(prefix, out);
+    }
+}
+
+fn encode_one(prefix: &Prefix, out: &mut Vec<u8>) {
     let len = prefix.prefix_len();
     let octets = usize::from(len.div_ceil(8));
     out.push(len);

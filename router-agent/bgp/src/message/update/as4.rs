@@ -14,8 +14,8 @@ pub(super) fn merge(block: &mut Block) {
         }
         aggregator.value = four_octet.into();
     }
-    if let Some((path, as4_path)) = block.as_path.take().zip(block.as4_path.as_ref()) {
-        block.as_path = Some(joined(path, as4_path));
+    if let Some(as4_path) = block.as4_path.take() {
+        block.as_path = block.as_path.take().map(|path| joined(path, &as4_path));
     }
 }
 

@@ -58,13 +58,13 @@ pub fn announce(
                         out.push(16);
                         out.extend_from_slice(&next_hop.octets());
                         out.push(0);
-                        chunk.iter().for_each(|prefix| nlri::encode(prefix, out));
+                        nlri::encode(chunk, out);
                     });
                 }
                 out.extend_from_slice(&block);
             });
             if next_hop.is_none() {
-                chunk.iter().for_each(|prefix| nlri::encode(prefix, out));
+                nlri::encode(chunk, out);
             }
         })
     });
@@ -73,10 +73,10 @@ pub fn announce(
 
 /// Messages that withdraw `prefixes`, all of `family`.
 pub fn withdraw(family: Family, prefixes: &[Prefix], context: &Context) -> Vec<Vec<u8>> {
-    let room = context.max_len - HEADER_LEN - LENGTHS - MP_UNREACH_FIXED;
+    let room = context.max_len.saturating_sub(HEADER_LEN + LENGTHS + MP_UNREACH_FIXED);
     let messages = chunks(prefixes, room).map(|chunk| match family {
         Family::Ipv4Unicast => update(|out| {
-            with_len_u16(out, |out| chunk.iter().for_each(|prefix| nlri::encode(prefix, out)));
+            with_len_u16(out, |out| nlri::encode(chunk, out));
             out.extend_from_slice(&[0, 0]);
         }),
         Family::Ipv6Unicast => unreach(family, chunk),
@@ -100,9 +100,7 @@ fn unreach(family: Family, prefixes: &[Prefix]) -> Vec<u8> {
     update(|out| {
         out.extend_from_slice(&[0, 0]);
         with_len_u16(out, |out| {
-            push_multiprotocol(out, kind::MP_UNREACH_NLRI, family, |out| {
-                prefixes.iter().for_each(|prefix| nlri::encode(prefix, out));
-            });
+            push_multiprotocol(out, kind::MP_UNREACH_NLRI, family, |out| nlri::encode(prefixes, out));
         });
     })
 }
