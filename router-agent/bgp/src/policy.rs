@@ -51,7 +51,7 @@ impl PrefixRange {
 }
 
 /// A prefix matches if any of the ranges contains it.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Debug)]
 pub struct PrefixSet {
     ranges: JointPrefixMap<Prefix, Vec<(u8, u8)>>,
 }
@@ -155,7 +155,7 @@ pub struct Assignment {
 }
 
 /// All policies in force, valid as a whole: every set that a statement names is there.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Policies {
     prefix_sets: BTreeMap<String, usize>,
     /// By the index that `prefix_sets` gives, so that a match per prefix compares no names.
@@ -168,7 +168,7 @@ pub struct Policies {
 }
 
 /// One statement, ready to be asked.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Step {
     /// Index into `Policies::ranges`.
     prefixes: Option<usize>,

@@ -62,7 +62,7 @@ pub struct RibConfig {
     pub limits: Limits,
 }
 
-/// What bounds memory where peers do not keep up.
+/// What bounds memory where peers do not keep up, and work done in one go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// Encoded messages that an update group keeps for peers that are slow to read. Whoever needs more is served from the
@@ -71,12 +71,17 @@ pub struct Limits {
     /// Withdrawn prefixes that a group remembers for slow peers, if it is more than it has live ones. A peer that makes us
     /// remember more is cut off.
     pub graves: usize,
+    /// Changes that a group only notes, until they are exported although no peer asked for messages.
+    pub noted: usize,
+    /// Entries of a table that are looked at in one go for a peer that is served from there.
+    pub walked: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         // Enough for any burst that peers on a working network read at their leisure, and little beside the tables.
-        Self { log_bytes: 1 << 20, graves: 1 << 17 }
+        // A message has room for about 1000 prefixes, which are better not torn apart.
+        Self { log_bytes: 1 << 20, graves: 1 << 17, noted: 1 << 13, walked: 1 << 11 }
     }
 }
 

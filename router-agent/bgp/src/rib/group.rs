@@ -18,11 +18,6 @@ use super::{Limits, PeerId, Source, wire};
 use crate::family::Prefix;
 use crate::message::attribute::Attributes;
 
-/// Entries that a walking peer looks at in one step: twice the prefixes that fit one message.
-const WALKED: usize = 2048;
-/// Changes that are noted before they are exported even though no peer asks.
-const MOST_NOTED: usize = 1 << 13;
-
 pub(super) struct Group {
     pub(super) key: GroupKey,
     limits: Limits,
@@ -73,7 +68,7 @@ impl Group {
 
     /// Whether it should be flushed although nobody asks for messages.
     pub(super) fn is_full(&self) -> bool {
-        self.noted.len() >= MOST_NOTED
+        self.noted.len() >= self.limits.noted
     }
 
     /// A peer that has been told nothing yet. Flush first.
@@ -295,7 +290,7 @@ impl Group {
     }
 
     fn resend(&self, peer: PeerId, member: &mut Member, out: &mut Vec<Arc<[u8]>>) {
-        let rest = member.backlog.len().saturating_sub(WALKED);
+        let rest = member.backlog.len().saturating_sub(self.limits.walked);
         let mut changes = Changes::default();
         for prefix in member.backlog.split_off(rest) {
             match self.told.get(&prefix).and_then(|entry| member.sees(peer, entry)) {
@@ -314,7 +309,7 @@ impl Group {
         }
         let mut changes = Changes::default();
         let (mut looked_at, mut last) = (0, None);
-        for (prefix, entry) in self.told.after(walk.after.as_ref()).take(WALKED) {
+        for (prefix, entry) in self.told.after(walk.after.as_ref()).take(self.limits.walked) {
             looked_at += 1;
             last = Some(prefix);
             match member.sees(peer, entry) {
@@ -327,7 +322,7 @@ impl Group {
             }
         }
         out.extend(changes.encode(&self.key).map(|(bytes, _)| bytes));
-        if looked_at == WALKED {
+        if looked_at == self.limits.walked {
             walk.after = last;
             member.walk = Some(walk);
             return;
@@ -336,5 +331,11 @@ impl Group {
             out.push(wire::end_of_rib(&self.key));
         }
         member.follow(walk.began, self.log.first(), self.now());
+    }
+
+    /// Records in the log, and graves.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> (u64, usize) {
+        (self.log.end() - self.log.first(), self.told.graves())
     }
 }

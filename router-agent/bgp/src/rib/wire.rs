@@ -61,7 +61,7 @@ pub fn attribute_bytes(attributes: &Attributes, prefix: &Prefix) -> Vec<Vec<u8>>
 
 pub fn nlri_bytes(prefix: &Prefix) -> Vec<u8> {
     let mut bytes = Vec::new();
-    nlri::encode(prefix, &mut bytes);
+    nlri::encode(std::slice::from_ref(prefix), &mut bytes);
     bytes
 }
 
