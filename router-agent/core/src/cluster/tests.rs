@@ -31,7 +31,7 @@ fn frontend(vip: u8, port: u16) -> Frontend {
 }
 
 fn cluster(events: impl IntoIterator<Item = Event>) -> Cluster {
-    let mut cluster = Cluster::new([]);
+    let mut cluster = Cluster::new("n", []);
     for event in events {
         cluster.absorb(event);
     }
@@ -115,7 +115,7 @@ fn the_same_service_again_dirties_nothing() {
 
 #[test]
 fn a_kind_is_listed_once_and_for_all() {
-    let mut cluster = Cluster::new([Kind::Services, Kind::Links]);
+    let mut cluster = Cluster::new("n", [Kind::Services, Kind::Links]);
     cluster.absorb(Event::Listed(Kind::Links));
     assert_eq!(cluster.unlisted(), &BTreeSet::from([Kind::Services]));
     cluster.absorb(Event::Listed(Kind::Services));
@@ -125,7 +125,7 @@ fn a_kind_is_listed_once_and_for_all() {
 
 fn node() -> Event {
     let cidr = "10.1.0.0/24".parse().unwrap();
-    Event::Node(Node { addresses: vec![[192, 0, 2, 1].into()], pod_cidrs: vec![cidr] })
+    Event::Node("n".into(), Node { addresses: vec![[192, 0, 2, 1].into()], pod_cidrs: vec![cidr] })
 }
 
 fn bound(ifindex: u32, addresses: &[IpAddr]) -> Event {

@@ -132,14 +132,14 @@ fn event<A: Numbered>(step: Step) -> Event {
         Step::Uplink(ifindex) => Event::Link(LinkEvent::Uplink { ifindex, name: format!("eth{ifindex}") }),
         Step::UplinkGone(ifindex) => Event::Link(LinkEvent::UplinkGone { ifindex }),
         Step::Range(true) => {
-            Event::Node(Node { addresses: vec![], pod_cidrs: vec![A::pod_range().parse().unwrap()] })
+            Event::Node("n".into(), Node { addresses: vec![], pod_cidrs: vec![A::pod_range().parse().unwrap()] })
         }
-        Step::Range(false) => Event::NodeGone,
+        Step::Range(false) => Event::NodeGone("n".into()),
     }
 }
 
 fn cluster<A: Numbered>(steps: &[Step]) -> Cluster {
-    let mut cluster = Cluster::new([]);
+    let mut cluster = Cluster::new("n", []);
     cluster.absorb(event::<A>(Step::Range(true)));
     for step in steps {
         cluster.absorb(event::<A>(step.clone()));

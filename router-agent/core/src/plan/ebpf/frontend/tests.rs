@@ -35,7 +35,7 @@ fn service() -> Event {
 
 /// Tables after these states of the one slice, one by one.
 fn after(states: &[Hosts]) -> Tables<[u8; 4]> {
-    let mut cluster = Cluster::new([]);
+    let mut cluster = Cluster::new("n", []);
     cluster.absorb(service());
     let mut tables = Tables::default();
     for hosts in states {
