@@ -4,6 +4,7 @@ mod as4;
 mod block;
 mod decode;
 mod encode;
+mod value;
 
 pub use decode::decode;
 pub use encode::{EncodeError, announce, end_of_rib, withdraw};

@@ -26,7 +26,8 @@ fn parse(message: &[u8]) -> Result<BgpMessage, String> {
 
 /// The fields that both decode, ours first.
 fn compare(attributes: &Attributes, prefixes: &[Prefix], other: &BgpUpdateMessage) {
-    let nlri: Vec<Prefix> = other.nlri().iter().map(|nlri| nlri.network().address().into()).collect();
+    // They keep the bits past the length, which mean nothing.
+    let nlri: Vec<Prefix> = other.nlri().iter().map(|nlri| nlri.network().address().trunc().into()).collect();
     assert_eq!(nlri, prefixes);
     let mut communities = Vec::new();
     let mut clusters = Vec::new();
@@ -104,7 +105,12 @@ proptest! {
         if !ours.faults.is_empty() || !ours.withdrawn.is_empty() || !known_only {
             return Ok(());
         }
-        let Ok(BgpMessage::Update(theirs)) = parse(&message) else { panic!("{:?}", parse(&message)) };
+        let theirs = match parse(&message) {
+            Ok(BgpMessage::Update(theirs)) => theirs,
+            // RFC 7606 §3 c is about the optional and transitive bits alone.
+            Err(error) if error.contains("InvalidPartialFlagValue") => return Ok(()),
+            other => panic!("{other:?}"),
+        };
         compare(&announced.attributes, &announced.prefixes, &theirs);
     }
 }

@@ -161,7 +161,7 @@ proptest! {
             };
             prop_assert_eq!(decoded, &attributes);
             // The same octets again.
-            prop_assert_eq!(&announce(decoded, *family, prefixes, &context).unwrap()[..], &[message.clone()]);
+            prop_assert_eq!(&announce(decoded, *family, prefixes, &context).unwrap()[..], std::slice::from_ref(message));
             back.extend_from_slice(prefixes);
         }
         prop_assert_eq!(back, prefixes);
