@@ -91,9 +91,7 @@ impl Group {
             .after(None)
             .filter_map(|(prefix, entry)| Some((prefix, member.sees(peer, entry)?)))
             .collect();
-        let is_same = |prefix: &Prefix, attributes: &Arc<Attributes>| {
-            matches!(before.get(prefix), Some(Some(before)) if Arc::ptr_eq(before, attributes))
-        };
+        let is_same = |prefix: &Prefix, attributes: &Arc<Attributes>| matches!(before.get(prefix), Some(Some(before)) if Arc::ptr_eq(before, attributes));
         let gone = before.keys().filter(|prefix| !now.contains_key(prefix));
         let changed = now.iter().filter(|(prefix, attributes)| !is_same(prefix, attributes));
         member.backlog = gone.chain(changed.map(|(prefix, _)| prefix)).copied().collect();
@@ -324,7 +322,9 @@ impl Group {
                     changes.announce(prefix, attributes, Audience::Only(peer));
                 }
                 // It may have been told what stood here before.
-                None if entry.changed >= walk.withdraw_since => changes.withdraw(prefix, Audience::Only(peer)),
+                None if entry.changed >= walk.withdraw_since => {
+                    changes.withdraw(prefix, Audience::Only(peer));
+                }
                 _ => {}
             }
         }

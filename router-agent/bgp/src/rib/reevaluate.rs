@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::export::GroupKey;
 use super::{Affected, Direction, Policies, Prefix, PrefixRange, Rib, Source};
 use super::{Family, Group, PeerId};
-use super::export::GroupKey;
 
 impl Rib {
     pub fn policies(&self) -> &Policies {
@@ -16,13 +16,16 @@ impl Rib {
         let old = std::mem::replace(&mut self.policies, new);
         // First the groups: nothing may be exported while they hold classes of the old policies.
         self.regroup(&old);
-        let mut imports = Vec::new();
+        let (mut known, mut imports) = (BTreeMap::new(), Vec::new());
         for id in self.peers.ids().collect::<Vec<_>>() {
             let Some(peer) = self.peers.get_mut(id) else { continue };
             let class = self.policies.class(Direction::Import, peer.facts.address);
-            let affected = old.difference(&peer.import, &self.policies, &class, Direction::Import);
-            peer.import = class;
-            imports.push((id, affected));
+            // Peers of one class, and thus mostly all, share the answer.
+            let classes = (std::mem::replace(&mut peer.import, class.clone()), class);
+            let affected = known.entry(classes).or_insert_with_key(|(before, after)| {
+                old.difference(before, &self.policies, after, Direction::Import)
+            });
+            imports.push((id, affected.clone()));
         }
         for (id, affected) in imports {
             self.import_again(id, &affected);

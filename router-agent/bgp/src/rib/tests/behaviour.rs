@@ -69,7 +69,11 @@ fn an_external_route_goes_on_with_what_may_pass() {
         med: Some(7),
         communities: Box::new([0xfde9_0001]),
         others: Box::new([
-            raw(transitive, kind::EXTENDED_COMMUNITIES, &[[0, 2, 0, 0, 0, 0, 0, 1], [0x40, 2, 0, 0, 0, 0, 0, 2]].concat()),
+            raw(
+                transitive,
+                kind::EXTENDED_COMMUNITIES,
+                &[[0, 2, 0, 0, 0, 0, 0, 1], [0x40, 2, 0, 0, 0, 0, 0, 2]].concat(),
+            ),
             raw(flag::OPTIONAL, 98, b"ends here"),
             raw(transitive, 99, b"unknown"),
         ]),
@@ -113,7 +117,8 @@ fn an_internal_route_goes_to_routers_only() {
 #[test]
 fn a_next_hop_on_a_shared_link_stays_unless_it_is_the_peer() {
     let mut rib = rib();
-    let on_link = |of: &str| PeerFacts { shared_subnet: Some(prefix("10.0.0.0/24")), ..facts(of, Asn(65009)) };
+    let on_link =
+        |of: &str| PeerFacts { shared_subnet: Some(prefix("10.0.0.0/24")), ..facts(of, Asn(65009)) };
     rib.peer_up(PeerId(8), on_link("10.0.0.8"));
     rib.peer_up(PeerId(9), on_link("10.0.0.9"));
     rib.update(ROUTER, announce(attributes("10.0.0.8", &[65001]), &["192.0.2.0/24"]), at(0)).unwrap();
@@ -216,7 +221,8 @@ fn changes_before_a_message_are_one() {
     let mut heard = hear(&mut rib, NODE, &node());
     let messages = heard.messages;
     for flap in 0..100 {
-        rib.update(ROUTER, announce(attributes("172.16.0.1", &[65001]), &["192.0.2.0/24"]), at(flap)).unwrap();
+        rib.update(ROUTER, announce(attributes("172.16.0.1", &[65001]), &["192.0.2.0/24"]), at(flap))
+            .unwrap();
         rib.update(ROUTER, withdraw(&["192.0.2.0/24"]), at(flap)).unwrap();
     }
     heard.drain(&mut rib, NODE, &node());

@@ -36,7 +36,8 @@ fn send(rib: &mut Rib, path: &[u32], prefixes: impl Iterator<Item = u32>) {
     let prefixes = prefixes.map(many).collect();
     let attributes = attributes("172.16.0.1", path);
     let announcement = Announcement { family: Family::Ipv4Unicast, attributes, prefixes };
-    rib.update(SOURCE, Update { announced: vec![announcement], ..Update::default() }, Duration::ZERO).unwrap();
+    rib.update(SOURCE, Update { announced: vec![announcement], ..Update::default() }, Duration::ZERO)
+        .unwrap();
 }
 
 fn take(rib: &mut Rib, prefixes: impl Iterator<Item = u32>) {
