@@ -99,6 +99,25 @@ fn a_peer_that_fell_behind_catches_up_from_the_table() {
     rib.check_that_nothing_is_kept();
 }
 
+/// It has read one of the messages that were made together, and the log lost the other.
+#[test]
+fn a_peer_that_fell_behind_between_two_messages_of_a_kind_misses_none() {
+    let mut rib = rib(Limits { log_bytes: 300, ..Limits::default() });
+    let mut heard = hear(&mut rib, SLOW, &slow());
+    let mut other = hear(&mut rib, QUICK, &quick());
+    send(&mut rib, &[65001, 1], 0..1);
+    send(&mut rib, &[65001, 2], 1..2);
+    heard.listen(&rib.next_messages(SLOW, 1), &slow());
+    assert_eq!(heard.routes.len(), 1);
+    for index in 2..20 {
+        send(&mut rib, &[65001, 3], index..index + 1);
+        other.drain(&mut rib, QUICK, &quick());
+    }
+    heard.drain(&mut rib, SLOW, &slow());
+    assert_eq!(heard.routes, other.routes);
+    assert_eq!(heard.routes.len(), 20);
+}
+
 #[test]
 fn a_peer_that_never_reads_is_cut_off_and_nobody_else() {
     let limits = Limits { log_bytes: 1000, graves: 100, ..Limits::default() };
