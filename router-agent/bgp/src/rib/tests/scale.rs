@@ -110,7 +110,7 @@ fn a_peer_that_fell_behind_between_two_messages_of_a_kind_misses_none() {
     heard.listen(&rib.next_messages(SLOW, 1), &slow());
     assert_eq!(heard.routes.len(), 1);
     for index in 2..20 {
-        send(&mut rib, &[65001, 3], index..index + 1);
+        send(&mut rib, &[65001, 3], index..=index);
         other.drain(&mut rib, QUICK, &quick());
     }
     heard.drain(&mut rib, SLOW, &slow());
