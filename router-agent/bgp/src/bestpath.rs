@@ -45,10 +45,7 @@ pub enum Rule {
 
 /// The index of the best candidate, and why it is that. `metric` is the interior cost of a next hop, `None` where it
 /// cannot be reached: that path takes no part (RFC 4271 §9.1.2.1).
-pub fn best(
-    candidates: &[Candidate<'_>],
-    metric: impl Fn(IpAddr) -> Option<u32>,
-) -> Option<(usize, Rule)> {
+pub fn best(candidates: &[Candidate<'_>], metric: impl Fn(IpAddr) -> Option<u32>) -> Option<(usize, Rule)> {
     let mut left: Vec<Contender<'_>> = candidates
         .iter()
         .enumerate()
@@ -73,11 +70,7 @@ struct Contender<'a> {
 }
 
 impl<'a> Contender<'a> {
-    fn new(
-        index: usize,
-        candidate: &Candidate<'a>,
-        metric: impl Fn(IpAddr) -> Option<u32>,
-    ) -> Option<Self> {
+    fn new(index: usize, candidate: &Candidate<'a>, metric: impl Fn(IpAddr) -> Option<u32>) -> Option<Self> {
         let Candidate { attributes, origin } = *candidate;
         let metric = match origin {
             Provenance::Local => 0,
@@ -85,20 +78,20 @@ impl<'a> Contender<'a> {
         };
         Some(Self { index, attributes, origin, metric })
     }
+}
 
-    fn router_id(&self) -> Ipv4Addr {
-        match (self.attributes.originator_id, self.origin) {
-            (Some(originator), _) => originator,
-            (None, Provenance::Peer { router_id, .. }) => router_id,
-            (None, Provenance::Local) => Ipv4Addr::UNSPECIFIED,
-        }
+fn router_id(contender: &Contender<'_>) -> Ipv4Addr {
+    match (contender.attributes.originator_id, contender.origin) {
+        (Some(originator), _) => originator,
+        (None, Provenance::Peer { router_id, .. }) => router_id,
+        (None, Provenance::Local) => Ipv4Addr::UNSPECIFIED,
     }
+}
 
-    fn address(&self) -> Option<IpAddr> {
-        match self.origin {
-            Provenance::Local => None,
-            Provenance::Peer { address, .. } => Some(address),
-        }
+fn address(contender: &Contender<'_>) -> Option<IpAddr> {
+    match contender.origin {
+        Provenance::Local => None,
+        Provenance::Peer { address, .. } => Some(address),
     }
 }
 
@@ -117,9 +110,9 @@ const RULES: &[(Rule, Keep)] = &[
         keep_lowest(left, |it| !matches!(it.origin, Provenance::Peer { external: true, .. }));
     }),
     (Rule::NextHopMetric, |left| keep_lowest(left, |it| it.metric)),
-    (Rule::RouterId, |left| keep_lowest(left, |it| it.router_id())),
+    (Rule::RouterId, |left| keep_lowest(left, router_id)),
     (Rule::ClusterListLength, |left| keep_lowest(left, |it| it.attributes.cluster_list.len())),
-    (Rule::PeerAddress, |left| keep_lowest(left, |it| it.address())),
+    (Rule::PeerAddress, |left| keep_lowest(left, address)),
 ];
 
 fn keep_lowest<K: Ord>(left: &mut Vec<Contender<'_>>, key: impl Fn(&Contender<'_>) -> K) {

@@ -214,7 +214,9 @@ impl Rib {
                 let route = Received { attributes: Arc::clone(&attributes), learned_at: now, standing };
                 let full = limit.filter(|limit| {
                     let routes = self.adj_in.get(&Source::Peer(id));
-                    routes.is_some_and(|it| it.held(announcement.family).received >= *limit && it.get(&prefix).is_none())
+                    routes.is_some_and(|it| {
+                        it.held(announcement.family).received >= *limit && it.get(&prefix).is_none()
+                    })
                 });
                 if let Some(limit) = full {
                     return Err(PrefixLimitExceeded { family: announcement.family, limit });

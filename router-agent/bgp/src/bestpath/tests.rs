@@ -13,7 +13,7 @@ fn sample(change: impl FnOnce(&mut Attributes)) -> Sample {
         as_path: AsPath::sequence([Asn(65001), Asn(65002), Asn(65003)]),
         origin: Origin::Egp,
         med: Some(50),
-        ..Attributes::originated(address("192.0.2.9"))
+        ..Attributes::originated(ip("192.0.2.9"))
     };
     change(&mut attributes);
     Sample { attributes, origin: peer(true, "9.9.9.9", "192.0.2.9") }
@@ -24,10 +24,10 @@ fn from(origin: Provenance, change: impl FnOnce(&mut Attributes)) -> Sample {
 }
 
 fn peer(external: bool, router_id: &str, of: &str) -> Provenance {
-    Provenance::Peer { external, router_id: router_id.parse().unwrap(), address: address(of) }
+    Provenance::Peer { external, router_id: router_id.parse().unwrap(), address: ip(of) }
 }
 
-fn address(text: &str) -> IpAddr {
+fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
@@ -112,13 +112,13 @@ fn each_rule_decides_before_the_next() {
             "external beats a nearer next hop",
             Rule::External,
             sample(same),
-            from(peer(false, "1.1.1.1", "192.0.2.1"), |it| it.next_hop = address("10.0.0.1")),
+            from(peer(false, "1.1.1.1", "192.0.2.1"), |it| it.next_hop = ip("10.0.0.1")),
         ),
         (
             "a nearer next hop beats a lower router id",
             Rule::NextHopMetric,
-            sample(|it| it.next_hop = address("10.0.0.1")),
-            from(strong_later, |it| it.next_hop = address("10.0.0.2")),
+            sample(|it| it.next_hop = ip("10.0.0.1")),
+            from(strong_later, |it| it.next_hop = ip("10.0.0.2")),
         ),
         (
             "a lower router id beats a shorter cluster list",
@@ -157,7 +157,7 @@ fn each_rule_decides_before_the_next() {
 fn a_path_whose_next_hop_cannot_be_reached_takes_no_part() {
     let gone = sample(|it| {
         it.local_pref = Some(900);
-        it.next_hop = address("203.0.113.1");
+        it.next_hop = ip("203.0.113.1");
     });
     let plain = sample(same);
     assert_eq!(choose(&[&gone, &plain]), Some((1, Rule::Only)));
@@ -167,7 +167,7 @@ fn a_path_whose_next_hop_cannot_be_reached_takes_no_part() {
 
 #[test]
 fn an_own_route_needs_no_next_hop() {
-    let own = from(Provenance::Local, |it| it.next_hop = address("203.0.113.1"));
+    let own = from(Provenance::Local, |it| it.next_hop = ip("203.0.113.1"));
     assert_eq!(choose(&[&own]), Some((0, Rule::Only)));
 }
 

@@ -23,13 +23,7 @@ impl Policies {
     ///
     /// Statements that stand in both versions, at the beginning or the end, matter only as far as their sets changed.
     /// A prefix that no statement between them matches, in neither version, falls through to the same end.
-    pub fn difference(
-        &self,
-        class: &Class,
-        new: &Self,
-        new_class: &Class,
-        direction: Direction,
-    ) -> Affected {
+    pub fn difference(&self, class: &Class, new: &Self, new_class: &Class, direction: Direction) -> Affected {
         if self.assignment(direction).default != new.assignment(direction).default {
             return Affected::All;
         }
@@ -74,7 +68,8 @@ impl Policies {
         changed: &[PrefixRange],
     ) -> Affected {
         let at = self.prefix_sets.get(name).copied();
-        let uses = self.steps_of(direction, class).iter().any(|step| step.prefixes.is_some() && step.prefixes == at);
+        let uses =
+            self.steps_of(direction, class).iter().any(|step| step.prefixes.is_some() && step.prefixes == at);
         Affected::Within(if uses { changed.to_vec() } else { Vec::new() })
     }
 

@@ -157,7 +157,9 @@ mod difference {
         let mut all = vec![prefix("0.0.0.0/0")];
         for length in 1..=3 {
             for bits in 0..1u32 << length {
-                all.push(Prefix::new(std::net::Ipv4Addr::from(bits << (32 - length)).into(), length).unwrap());
+                all.push(
+                    Prefix::new(std::net::Ipv4Addr::from(bits << (32 - length)).into(), length).unwrap(),
+                );
             }
         }
         all
@@ -177,9 +179,8 @@ mod difference {
             prepend: Some((Asn(1), prepend)),
             ..Actions::only(Verdict::Accept)
         });
-        let statement = (0..4usize, actions).prop_map(|(set, actions)| {
-            statement(SETS.get(set).copied().unwrap_or_default(), "", actions)
-        });
+        let statement = (0..4usize, actions)
+            .prop_map(|(set, actions)| statement(SETS.get(set).copied().unwrap_or_default(), "", actions));
         let statements = proptest::collection::vec(statement, 0..4);
         (proptest::array::uniform3(ranges()), statements, any::<bool>()).prop_map(
             |(sets, statements, accept)| {
@@ -234,6 +235,8 @@ mod difference {
         assert!(of(&internal).is_empty());
         let within = old.affected_by_set(Direction::Export, &external, "servicevipsdefinedset", &[added]);
         assert_eq!(within, Affected::Within(vec![added]));
-        assert!(old.affected_by_set(Direction::Export, &internal, "servicevipsdefinedset", &[added]).is_empty());
+        assert!(
+            old.affected_by_set(Direction::Export, &internal, "servicevipsdefinedset", &[added]).is_empty()
+        );
     }
 }

@@ -9,7 +9,8 @@ use ipnet::IpNet;
 
 use super::attributes::Interner;
 use super::loc::Path;
-use super::{PeerId, Source, wire};
+use super::wire::{self, Encoding};
+use super::{PeerId, Source};
 use crate::asn::Asn;
 use crate::bestpath::DEFAULT_LOCAL_PREF;
 use crate::family::{Family, Prefix};
@@ -26,13 +27,9 @@ const NO_EXPORT_SUBCONFED: u32 = 0xffff_ff03;
 pub(super) struct GroupKey {
     pub(super) family: Family,
     pub(super) external: bool,
-    pub(super) four_octet: bool,
-    /// RFC 8654.
-    pub(super) extended_messages: bool,
+    pub(super) encoding: Encoding,
     /// Our address as the next hop, if we have one that these peers understand for this family.
     pub(super) own_next_hop: Option<IpAddr>,
-    /// Whether IPv4 prefixes may have an IPv6 next hop (RFC 8950).
-    pub(super) extended_next_hop: bool,
     pub(super) third_party: Option<ThirdParty>,
     pub(super) class: Class,
 }
@@ -109,7 +106,12 @@ impl<'a, 'b> Exporter<'a, 'b> {
         attributes
     }
 
-    fn transform(&self, attributes: &Attributes, from: From, actions: Option<&Actions>) -> Option<Attributes> {
+    fn transform(
+        &self,
+        attributes: &Attributes,
+        from: From,
+        actions: Option<&Actions>,
+    ) -> Option<Attributes> {
         if self.is_kept_back(attributes) {
             return None;
         }

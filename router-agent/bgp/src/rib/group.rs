@@ -29,8 +29,14 @@ pub(super) struct Group {
     by_address: BTreeMap<IpAddr, PeerId>,
 }
 
-/// What one peer has been told; `None` where it is not certain.
-pub(super) type Before = BTreeMap<Prefix, Option<Arc<Attributes>>>;
+/// What a peer takes along to another group.
+pub(super) struct Parting {
+    address: IpAddr,
+    /// What it has been told; `None` where that is not certain.
+    told: BTreeMap<Prefix, Option<Arc<Attributes>>>,
+    /// Its first walk is not over.
+    end_of_rib: bool,
+}
 
 /// The members that are not told of an entry.
 type Excepted = [Option<PeerId>; 2];
@@ -77,16 +83,15 @@ impl Group {
     }
 
     /// A peer that comes from another group, where it was told something. Flush first.
-    pub(super) fn join_from(&mut self, peer: PeerId, address: IpAddr, before: &Before, end_of_rib: bool) {
+    pub(super) fn join_from(&mut self, peer: PeerId, parting: Parting) {
+        let Parting { address, told: before, end_of_rib } = parting;
         let mut member = Member::with_backlog(address, Vec::new(), self.now());
         let now: BTreeMap<Prefix, _> = self
             .told
             .after(None)
             .filter_map(|(prefix, entry)| Some((prefix, member.sees(peer, entry)?)))
             .collect();
-        let is_same = |prefix: &Prefix, attributes: &Arc<Attributes>| {
-            matches!(before.get(prefix), Some(Some(before)) if Arc::ptr_eq(before, attributes))
-        };
+        let is_same = |prefix: &Prefix, attributes: &Arc<Attributes>| matches!(before.get(prefix), Some(Some(before)) if Arc::ptr_eq(before, attributes));
         let gone = before.keys().filter(|prefix| !now.contains_key(prefix));
         let changed = now.iter().filter(|(prefix, attributes)| !is_same(prefix, attributes));
         member.backlog = gone.chain(changed.map(|(prefix, _)| prefix)).copied().collect();
@@ -110,19 +115,19 @@ impl Group {
         }
     }
 
-    /// What the peer has been told, for the group it goes to; and whether its first walk is not over.
-    pub(super) fn part(&mut self, peer: PeerId) -> (Before, bool) {
-        let Some(member) = self.members.get(&peer) else { return (Before::new(), false) };
-        let before = if member.is_current(self.log.end()) {
+    /// The peer goes to another group.
+    pub(super) fn part(&mut self, peer: PeerId) -> Option<Parting> {
+        let member = self.members.get(&peer)?;
+        let told = if member.is_current(self.log.end()) {
             let seen = self.adj_out(peer).map(|(prefix, attributes)| (prefix, Some(Arc::clone(attributes))));
             seen.collect()
         } else {
             let known = self.told.after(None).map(|(prefix, _)| prefix);
             known.chain(member.backlog.iter().copied()).map(|prefix| (prefix, None)).collect()
         };
-        let end_of_rib = member.owes_end_of_rib();
+        let parting = Parting { address: member.address, told, end_of_rib: member.owes_end_of_rib() };
         self.leave(peer);
-        (before, end_of_rib)
+        Some(parting)
     }
 
     /// Route refresh (RFC 2918 §4): all of it again.
@@ -317,7 +322,9 @@ impl Group {
                     changes.announce(prefix, attributes, Audience::Only(peer));
                 }
                 // It may have been told what stood here before.
-                None if entry.changed >= walk.withdraw_since => changes.withdraw(prefix, Audience::Only(peer)),
+                None if entry.changed >= walk.withdraw_since => {
+                    changes.withdraw(prefix, Audience::Only(peer));
+                }
                 _ => {}
             }
         }
@@ -337,5 +344,10 @@ impl Group {
     #[cfg(test)]
     pub(super) fn kept(&self) -> (u64, usize) {
         (self.log.end() - self.log.first(), self.told.graves())
+    }
+
+    #[cfg(test)]
+    pub(super) fn noted(&self) -> usize {
+        self.noted.len()
     }
 }

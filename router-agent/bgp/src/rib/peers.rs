@@ -8,6 +8,7 @@ use super::adj_in::{Received, Standing};
 use super::attributes::Interner;
 use super::export::{GroupKey, ThirdParty, apply};
 use super::loc::Judge;
+use super::wire::Encoding;
 use super::{NextHopMetric, PeerFacts, PeerId};
 use crate::bestpath::Provenance;
 use crate::family::{Family, Prefix};
@@ -34,10 +35,8 @@ impl Peer {
         GroupKey {
             family,
             external: self.external,
-            four_octet,
-            extended_messages,
+            encoding: Encoding { four_octet, extended_messages, extended_next_hop },
             own_next_hop: of_family.or_else(|| self.own_addresses.iter().find(fits)).copied(),
-            extended_next_hop,
             third_party: third_party.map(|subnet| ThirdParty { subnet, peer: address }),
             class,
         }

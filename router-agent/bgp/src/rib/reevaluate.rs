@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::export::GroupKey;
 use super::{Affected, Direction, Policies, Prefix, PrefixRange, Rib, Source};
 use super::{Family, Group, PeerId};
-use super::export::GroupKey;
-use super::group::Before;
 
 impl Rib {
     pub fn policies(&self) -> &Policies {
@@ -14,20 +13,23 @@ impl Rib {
 
     /// Replaces all policies at once.
     pub fn set_policies(&mut self, new: Policies) {
-        // What was noted under the old policies may be exported under the new ones, since it is looked at anyway.
         let old = std::mem::replace(&mut self.policies, new);
-        let mut imports = Vec::new();
+        // First the groups: nothing may be exported while they hold classes of the old policies.
+        self.regroup(&old);
+        let (mut known, mut imports) = (BTreeMap::new(), Vec::new());
         for id in self.peers.ids().collect::<Vec<_>>() {
             let Some(peer) = self.peers.get_mut(id) else { continue };
             let class = self.policies.class(Direction::Import, peer.facts.address);
-            let affected = old.difference(&peer.import, &self.policies, &class, Direction::Import);
-            peer.import = class;
-            imports.push((id, affected));
+            // Peers of one class, and thus mostly all, share the answer.
+            let classes = (std::mem::replace(&mut peer.import, class.clone()), class);
+            let affected = known.entry(classes).or_insert_with_key(|(before, after)| {
+                old.difference(before, &self.policies, after, Direction::Import)
+            });
+            imports.push((id, affected.clone()));
         }
         for (id, affected) in imports {
             self.import_again(id, &affected);
         }
-        self.regroup(&old);
     }
 
     /// Adds to and removes from one prefix set, for what is too large or changes too often to be replaced whole.
@@ -157,18 +159,17 @@ impl Rib {
         for (index, affected) in &exports {
             self.export_again(*index, affected);
         }
-        for (id, key) in moves {
-            self.move_peer(id, key);
-        }
+        let parted: Vec<_> = moves
+            .into_iter()
+            .filter_map(|(id, key)| Some((id, self.group_of(id, key.family)?.part(id)?, key)))
+            .collect();
+        // Those that nobody stays in have classes of the old policies, which mean nothing any more.
         self.groups.retain(|group| !group.is_empty());
-    }
-
-    fn move_peer(&mut self, id: PeerId, key: GroupKey) {
-        let Some(address) = self.peers.get(id).map(|peer| peer.facts.address) else { return };
-        let (before, end_of_rib) = self.group_of(id, key.family).map_or((Before::new(), false), |it| it.part(id));
-        let index = self.group_for(key);
-        if let Some(group) = self.groups.get_mut(index) {
-            group.join_from(id, address, &before, end_of_rib);
+        for (id, parting, key) in parted {
+            let index = self.group_for(key);
+            if let Some(group) = self.groups.get_mut(index) {
+                group.join_from(id, parting);
+            }
         }
     }
 }

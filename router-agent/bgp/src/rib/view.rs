@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::adj_in::AdjRibIn;
 use super::loc::Destination;
 use super::{Family, PeerId, Prefix, Received, Rib, Rule, Source, Standing};
 use crate::message::attribute::Attributes;
@@ -68,7 +69,7 @@ impl Rib {
 
     /// What the peer sent, before policy, in the order of the prefixes.
     pub fn adj_in(&self, id: PeerId, family: Family) -> impl Iterator<Item = ReceivedView> {
-        let routes = self.adj_in.get(&Source::Peer(id)).into_iter().flat_map(|routes| routes.iter());
+        let routes = self.adj_in.get(&Source::Peer(id)).into_iter().flat_map(AdjRibIn::iter);
         routes.filter(move |(prefix, _)| Family::of(prefix) == family).map(|(prefix, route)| {
             let Received { attributes, learned_at, standing } = route.clone();
             ReceivedView { prefix, attributes, learned_at, standing }

@@ -9,15 +9,28 @@ use crate::message::header::{EXTENDED_MAX_LEN, HEADER_LEN, MAX_LEN};
 use crate::message::nlri;
 use crate::message::update::{self, Context};
 
-fn context(key: &GroupKey) -> Context {
-    Context {
-        four_octet: key.four_octet,
-        internal: !key.external,
-        families: Families::from_iter([key.family]),
-        extended_next_hop: key.extended_next_hop,
-        max_len: if key.extended_messages { EXTENDED_MAX_LEN } else { MAX_LEN },
-        local: None,
+/// What sessions agreed on, as far as it shows in the bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Encoding {
+    /// RFC 6793.
+    pub(super) four_octet: bool,
+    /// RFC 8654.
+    pub(super) extended_messages: bool,
+    /// IPv4 prefixes may have an IPv6 next hop (RFC 8950).
+    pub(super) extended_next_hop: bool,
+}
+
+impl Encoding {
+    fn context(self, family: Family, internal: bool) -> Context {
+        let Self { four_octet, extended_messages, extended_next_hop } = self;
+        let max_len = if extended_messages { EXTENDED_MAX_LEN } else { MAX_LEN };
+        let families = Families::NONE.with(family);
+        Context { four_octet, internal, families, extended_next_hop, max_len, local: None }
     }
+}
+
+fn context(key: &GroupKey) -> Context {
+    key.encoding.context(key.family, !key.external)
 }
 
 /// Whether a route with these attributes can be told to the group at all (RFC 8654 §4, RFC 8950).
@@ -46,14 +59,8 @@ fn shared(messages: Vec<Vec<u8>>) -> Vec<Arc<[u8]>> {
 /// includes `MP_REACH_NLRI` with the prefix.
 pub fn attribute_bytes(attributes: &Attributes, prefix: &Prefix) -> Vec<Vec<u8>> {
     let family = Family::of(prefix);
-    let context = Context {
-        four_octet: true,
-        internal: true,
-        families: Families::from_iter([family]),
-        extended_next_hop: true,
-        max_len: EXTENDED_MAX_LEN,
-        local: None,
-    };
+    let all = Encoding { four_octet: true, extended_messages: true, extended_next_hop: true };
+    let context = all.context(family, true);
     let messages = update::announce(attributes, family, std::slice::from_ref(prefix), &context);
     let message = messages.ok().and_then(|messages| messages.into_iter().next()).unwrap_or_default();
     attributes_of(&message).map(<[u8]>::to_vec).collect()

@@ -49,7 +49,9 @@ fn peer(id: u32) -> PeerFacts {
         1 => facts("10.0.0.3", OWN),
         2 => PeerFacts { families: both, other_address: ours, ..facts("172.16.0.1", Asn(65001)) },
         3 => PeerFacts { four_octet: false, ..facts("172.16.0.2", Asn(65002)) },
-        4 => PeerFacts { shared_subnet: Some(prefix("10.0.0.0/24")), ..facts("10.0.0.9", Asn(4_200_000_001)) },
+        4 => {
+            PeerFacts { shared_subnet: Some(prefix("10.0.0.0/24")), ..facts("10.0.0.9", Asn(4_200_000_001)) }
+        }
         _ => PeerFacts { families: both, ..facts("172.16.0.3", Asn(65001)) },
     }
 }
@@ -71,7 +73,11 @@ fn attribute_set(index: usize, family: Family) -> Attributes {
         5 => Attributes { next_hop: next_hop("10.0.0.3"), med: Some(10), ..base },
         6 => Attributes { next_hop: next_hop("10.0.0.9"), med: Some(5), ..base },
         7 => Attributes { originator_id: Some(ROUTER_ID), ..base },
-        8 => Attributes { cluster_list: Box::new([Ipv4Addr::new(9, 9, 9, 9)]), as_path: AsPath::default(), ..base },
+        8 => Attributes {
+            cluster_list: Box::new([Ipv4Addr::new(9, 9, 9, 9)]),
+            as_path: AsPath::default(),
+            ..base
+        },
         9 => Attributes { next_hop: next_hop("10.0.0.1"), ..base },
         10 => Attributes { next_hop: next_hop("10.0.0.77"), as_path: path(&[65001, 65002]), ..base },
         _ => Attributes {
@@ -92,13 +98,15 @@ fn policies(index: usize) -> Policies {
         add_communities: vec![7, 8],
         ..accept.clone()
     };
-    let statement = |name: &str, prefixes: Option<&str>, neighbors: Option<&str>, actions: &Actions| Statement {
-        name: name.to_owned(),
-        prefixes: prefixes.map(str::to_owned),
-        neighbors: neighbors.map(str::to_owned),
-        actions: actions.clone(),
-    };
-    let sets: [(&str, &[&str]); 2] = [("pods", &["10.1.0.0/16"]), ("vips", &["10.96.0.1/32", "192.168.0.0/16"])];
+    let statement =
+        |name: &str, prefixes: Option<&str>, neighbors: Option<&str>, actions: &Actions| Statement {
+            name: name.to_owned(),
+            prefixes: prefixes.map(str::to_owned),
+            neighbors: neighbors.map(str::to_owned),
+            actions: actions.clone(),
+        };
+    let sets: [(&str, &[&str]); 2] =
+        [("pods", &["10.1.0.0/16"]), ("vips", &["10.96.0.1/32", "192.168.0.0/16"])];
     let sets = sets.map(|(name, of)| {
         (name.to_owned(), of.iter().map(|it| PrefixRange::or_longer(prefix(it))).collect::<PrefixSet>())
     });
@@ -287,7 +295,8 @@ impl World {
         assert_eq!(all.keys().collect::<Vec<_>>(), loc_rib.keys().collect::<Vec<_>>());
         for (prefix, views) in all {
             let (mut paths, best) = loc_rib[&prefix].clone();
-            let mut have: Vec<_> = views.iter().map(|it| (it.source, Attributes::clone(&it.attributes))).collect();
+            let mut have: Vec<_> =
+                views.iter().map(|it| (it.source, Attributes::clone(&it.attributes))).collect();
             let have_best = have.first().filter(|_| views[0].best.is_some()).cloned();
             assert_eq!(have_best, best, "best path to {prefix}");
             assert!(views.iter().skip(1).all(|it| it.best.is_none()));
@@ -304,7 +313,8 @@ impl World {
         for (id, heard) in &self.heard {
             let told = self.model.told(*id);
             let adj_out = Family::ALL.into_iter().flat_map(|family| self.rib.adj_out(*id, family));
-            let adj_out: BTreeMap<_, _> = adj_out.map(|(prefix, it)| (prefix, Attributes::clone(it))).collect();
+            let adj_out: BTreeMap<_, _> =
+                adj_out.map(|(prefix, it)| (prefix, Attributes::clone(it))).collect();
             assert_eq!(adj_out, told, "Adj-RIB-Out of {id:?}");
             assert_eq!(heard.routes, told, "what {id:?} heard");
             let facts = peer(id.0);
