@@ -2,6 +2,7 @@
 //! difference. Here is only the way from the command line to [`app`]; the files beside it are the parts.
 
 mod app;
+mod bgp;
 mod cluster;
 mod config;
 mod flags;

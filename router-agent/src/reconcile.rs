@@ -326,6 +326,7 @@ where
 
     /// Passes on what others wait for, where it changed.
     fn tell(&mut self) {
+        self.tell_speaker();
         let unlisted = self.cluster.unlisted();
         let has_node = self.cluster.node().is_some();
         self.outlets.progress.send_if_modified(|progress| {
@@ -339,7 +340,6 @@ where
             }
             changed
         });
-        self.tell_speaker();
         if unlisted.is_empty() && std::mem::take(&mut self.view_stale) {
             let view = self.cluster.host_view(&self.settings.cluster_ip_ranges);
             self.outlets.host.send_if_modified(|host| {

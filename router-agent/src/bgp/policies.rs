@@ -30,8 +30,7 @@ pub(super) fn of(wanted: &Wanted, serial: u32) -> Result<Policies, PolicyError> 
         let neighbours = wanted.neighbours.iter().filter(|(_, it)| is_wanted(it.node.is_some()));
         neighbours.map(|(address, _): (&IpAddr, _)| IpNet::from(*address)).collect()
     };
-    let neighbors =
-        [(NODES, peers(|node| node)), (EXTERNALS, peers(|node| !node)), (ALL, peers(|_| true))];
+    let neighbors = [(NODES, peers(|node| node)), (EXTERNALS, peers(|node| !node)), (ALL, peers(|_| true))];
     let filled = |prefix_set: &str, neighbor_set: &str| {
         prefixes.iter().any(|(name, set)| *name == prefix_set && !set.is_empty())
             && neighbors.iter().any(|(name, set)| *name == neighbor_set && !set.is_empty())
@@ -53,10 +52,14 @@ pub(super) fn of(wanted: &Wanted, serial: u32) -> Result<Policies, PolicyError> 
     let policy = |direction: &str, statements: Vec<Statement>| {
         vec![Policy { name: format!("kube_router_{direction}{serial}"), statements }]
     };
-    let export =
-        Assignment { policies: policy("export", export.into_iter().flatten().collect()), default: Verdict::Reject };
-    let import =
-        Assignment { policies: policy("import", import.into_iter().flatten().collect()), default: Verdict::Accept };
+    let export = Assignment {
+        policies: policy("export", export.into_iter().flatten().collect()),
+        default: Verdict::Reject,
+    };
+    let import = Assignment {
+        policies: policy("import", import.into_iter().flatten().collect()),
+        default: Verdict::Accept,
+    };
     Policies::new(
         prefixes.into_iter().map(|(name, set)| (name.to_owned(), set)).collect(),
         neighbors.into_iter().map(|(name, set)| (name.to_owned(), set)).collect(),

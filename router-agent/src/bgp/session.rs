@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use router_bgp::asn::Asn;
 use router_bgp::family::{Families, Family};
@@ -59,8 +59,8 @@ pub(super) struct Neighbour {
     arrivals: Arrivals,
     /// UPDATEs written in the whole life of the neighbour.
     pub(super) updates_sent: u64,
-    pub(super) up_since: Option<SystemTime>,
-    pub(super) down_since: Option<SystemTime>,
+    pub(super) up_at: Option<Duration>,
+    pub(super) down_at: Option<Duration>,
     pub(super) last_down: Option<DownReason>,
     /// Of this session, the families whose whole table the peer has sent.
     pub(super) end_of_rib: Families,
@@ -82,7 +82,10 @@ impl Neighbour {
             hold_time: ourselves.hold_time,
             connect_retry: CONNECT_RETRY,
             families: Families::NONE.with(Family::Ipv4Unicast),
-            capabilities: vec![Capability::Fqdn { host: ourselves.host_name.clone(), domain: String::new() }],
+            capabilities: vec![Capability::Fqdn {
+                host: ourselves.host_name.as_str().into(),
+                domain: "".into(),
+            }],
             seed: seed(ourselves.router_id, address),
         };
         let reach = if peer_asn == ourselves.asn { Reach::Any } else { Reach::OneHop };
@@ -98,8 +101,8 @@ impl Neighbour {
             reach,
             arrivals,
             updates_sent: 0,
-            up_since: None,
-            down_since: None,
+            up_at: None,
+            down_at: None,
             last_down: None,
             end_of_rib: Families::NONE,
         }
@@ -135,12 +138,12 @@ impl Neighbour {
 
     pub(super) fn handle(&mut self, input: Input<'_>, now: Duration) -> Vec<Outcome> {
         self.machine.handle(input, now);
-        self.carry_out()
+        self.carry_out(now)
     }
 
     pub(super) fn tick(&mut self, now: Duration) -> Vec<Outcome> {
         self.machine.tick(now);
-        self.carry_out()
+        self.carry_out(now)
     }
 
     /// A connection, dialled or accepted.
@@ -193,7 +196,7 @@ impl Neighbour {
         self.machine.handle(Input::SendBlocked(connection), now);
     }
 
-    fn carry_out(&mut self) -> Vec<Outcome> {
+    fn carry_out(&mut self, now: Duration) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
         while let Some(output) = self.machine.poll_output() {
             match output {
@@ -211,12 +214,12 @@ impl Neighbour {
                 }
                 Output::Close(connection) => drop(self.links.remove(&connection)),
                 Output::Up(_) => {
-                    self.up_since = Some(SystemTime::now());
+                    self.up_at = Some(now);
                     self.end_of_rib = Families::NONE;
                     outcomes.push(Outcome::Up);
                 }
                 Output::Down(reason) => {
-                    self.down_since = Some(SystemTime::now());
+                    self.down_at = Some(now);
                     self.last_down = Some(reason.clone());
                     outcomes.push(Outcome::Down(reason));
                 }

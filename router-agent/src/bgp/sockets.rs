@@ -79,7 +79,11 @@ fn socket_for(local: IpAddr) -> io::Result<TcpSocket> {
 }
 
 fn set_one_hop<F: std::os::fd::AsFd>(socket: &F, v4: bool) -> io::Result<()> {
-    if v4 { setsockopt(socket, sockopt::Ipv4Ttl, &1)? } else { setsockopt(socket, sockopt::Ipv6Ttl, &1)? }
+    if v4 {
+        setsockopt(socket, sockopt::Ipv4Ttl, &1)?
+    } else {
+        setsockopt(socket, sockopt::Ipv6Ttl, &1)?
+    }
     Ok(())
 }
 
@@ -211,7 +215,9 @@ async fn write(
             batch.extend_from_slice(&next);
         }
         let written = if queued.is_closed() {
-            timeout(LAST_WORDS, to.write_all(&batch)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            timeout(LAST_WORDS, to.write_all(&batch))
+                .await
+                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         } else {
             to.write_all(&batch).await
         };

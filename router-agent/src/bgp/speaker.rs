@@ -22,10 +22,13 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
+use crate::log::GOBGP;
+
+use super::answer::{self, Watchers};
 use super::policies;
 use super::session::{Neighbour, Ourselves, Outcome};
 use super::sockets::{Arrival, Arrivals, listen};
-use super::view::Ask;
+use super::view::{Ask, WatchEvent};
 
 /// Arrivals under way: readers wait for room beyond it, each with one chunk in hand.
 const ARRIVALS: usize = 64;
@@ -69,6 +72,7 @@ pub(crate) async fn run(
         next_id: 0,
         named: BTreeSet::new(),
         converged: false,
+        watchers: Watchers::default(),
     };
     let mut batch = Vec::with_capacity(BATCH);
     let mut asking = true;
@@ -113,6 +117,7 @@ pub(super) struct Speaker<S> {
     /// Subjects of the problems that the cluster and the flags gave rise to.
     named: BTreeSet<Subject>,
     converged: bool,
+    pub(super) watchers: Watchers,
 }
 
 /// A speaker under one identity. Another identity is another speaker: all sessions begin anew.
@@ -147,7 +152,8 @@ impl<S: Sink> Speaker<S> {
     fn next_deadline(&self) -> Instant {
         let neighbours = self.running.iter().flat_map(|running| running.neighbours.values());
         let next = neighbours.filter_map(|neighbour| neighbour.machine.next_deadline()).min();
-        self.start + next.unwrap_or(Duration::from_hours(1)).max(self.now().saturating_sub(Duration::from_secs(1)))
+        self.start
+            + next.unwrap_or(Duration::from_hours(1)).max(self.now().saturating_sub(Duration::from_secs(1)))
     }
 
     /// The cluster has changed.
@@ -235,17 +241,18 @@ impl<S: Sink> Speaker<S> {
         let id = PeerId(self.next_id);
         self.next_id += 1;
         let Some(running) = self.running.as_mut() else { return };
-        info!(target: "gobgp", Key = %address, Topic = "Peer", "Add a peer configuration");
+        info!(target: GOBGP, Key = %address, Topic = "Peer", "Add a peer configuration");
         let neighbour = Neighbour::new(id, address, wanted, &running.ourselves, self.arrivals.clone());
         running.neighbours.insert(address, neighbour);
         self.feed(id, |neighbour| neighbour.handle(Input::Start, now)).await;
     }
 
     async fn remove(&mut self, address: IpAddr, now: Duration) {
-        let Some(id) = self.running.as_ref().and_then(|running| Some(running.neighbours.get(&address)?.id)) else {
+        let Some(id) = self.running.as_ref().and_then(|running| Some(running.neighbours.get(&address)?.id))
+        else {
             return;
         };
-        info!(target: "gobgp", Key = %address, Topic = "Peer", "Delete a peer configuration");
+        info!(target: GOBGP, Key = %address, Topic = "Peer", "Delete a peer configuration");
         self.feed(id, |neighbour| neighbour.handle(Input::Remove, now)).await;
         if let Some(running) = self.running.as_mut() {
             running.neighbours.remove(&address);
@@ -331,6 +338,7 @@ impl<S: Sink> Speaker<S> {
         let Some(running) = self.running.as_mut() else { return };
         let Some(neighbour) = running.of_id(id) else { return };
         let address = neighbour.address;
+        let before = (neighbour.machine.state(), neighbour.machine.is_enabled());
         let mut outcomes = VecDeque::from(input(neighbour));
         let facts = neighbour.facts();
         let mut said: Option<Vec<Problem>> = None;
@@ -338,7 +346,7 @@ impl<S: Sink> Speaker<S> {
             match outcome {
                 Outcome::Up => {
                     let state = "BGP_FSM_OPENCONFIRM";
-                    info!(target: "gobgp", Key = %address, State = state, Topic = "Peer", "Peer Up");
+                    info!(target: GOBGP, Key = %address, State = state, Topic = "Peer", "Peer Up");
                     if let Some(facts) = facts.clone() {
                         running.rib.peer_up(id, facts);
                     }
@@ -346,7 +354,7 @@ impl<S: Sink> Speaker<S> {
                 }
                 Outcome::Down(reason) => {
                     let state = "BGP_FSM_ESTABLISHED";
-                    info!(target: "gobgp", Key = %address, Reason = %reason, State = state, Topic = "Peer", "Peer Down");
+                    info!(target: GOBGP, Key = %address, Reason = %reason, State = state, Topic = "Peer", "Peer Down");
                     running.rib.peer_down(id, Retention::Drop);
                     if reason == DownReason::HoldTimerExpired {
                         said = Some(vec![ended(address, &reason.to_string())]);
@@ -363,7 +371,9 @@ impl<S: Sink> Speaker<S> {
                         said = Some(vec![ended(address, &format!("it sent {exceeded}"))]);
                         if let Some(neighbour) = running.of_id(id) {
                             let communication = exceeded.to_string();
-                            outcomes.extend(neighbour.handle(Input::Reset { communication: &communication }, now));
+                            outcomes.extend(
+                                neighbour.handle(Input::Reset { communication: &communication }, now),
+                            );
                         }
                     }
                 }
@@ -375,6 +385,14 @@ impl<S: Sink> Speaker<S> {
                 }
             }
         }
+        let after = running.neighbours.get(&address).map(|it| (it.machine.state(), it.machine.is_enabled()));
+        if after != Some(before)
+            && self.watchers.want(|watch| watch.peers)
+            && let Some(neighbour) = running.neighbours.get(&address)
+        {
+            let view = answer::peer(running, neighbour);
+            self.watchers.send(|watch| watch.peers, &WatchEvent::Peer(Box::new(view)));
+        }
         if let Some(problems) = said {
             self.tell(Subject::Peer(address), problems).await;
         }
@@ -384,9 +402,17 @@ impl<S: Sink> Speaker<S> {
     async fn pass_on(&mut self) {
         let now = self.now();
         let Some(running) = self.running.as_mut() else { return };
+        let watched = self.watchers.want(|watch| watch.best);
+        let mut changes = Vec::new();
         while let Some(change) = running.rib.poll_best() {
+            if watched {
+                changes.push(answer::change(running, &change));
+            }
             let learned = change.best.filter(|(source, _)| *source != router_bgp::rib::Source::Local);
             self.sink.push(change.prefix, learned.map(|(_, attributes)| attributes.next_hop));
+        }
+        if !changes.is_empty() {
+            self.watchers.send(|watch| watch.best, &WatchEvent::Paths(changes));
         }
         let Running { rib, neighbours, .. } = running;
         for neighbour in neighbours.values_mut().filter(|neighbour| neighbour.is_established()) {
@@ -411,7 +437,8 @@ impl<S: Sink> Speaker<S> {
         let Some(running) = self.running.as_ref().filter(|_| !self.converged) else { return };
         let whole = |neighbour: &Neighbour| {
             let families = neighbour.machine.session().map(|session| session.context.families);
-            families.is_some_and(|families| families.iter().all(|family| neighbour.end_of_rib.contains(family)))
+            families
+                .is_some_and(|families| families.iter().all(|family| neighbour.end_of_rib.contains(family)))
         };
         let patience = Duration::from_secs(2 * u64::from(self.settings.hold_time));
         if running.neighbours.values().all(whole) || now.saturating_sub(running.since) > patience {
@@ -427,7 +454,9 @@ impl<S: Sink> Speaker<S> {
             by_subject.entry(problem.subject.clone()).or_default().push(problem);
         }
         let before = std::mem::replace(&mut self.named, by_subject.keys().cloned().collect());
-        for subject in before.into_iter().filter(|subject| !by_subject.contains_key(subject)).collect::<Vec<_>>() {
+        for subject in
+            before.into_iter().filter(|subject| !by_subject.contains_key(subject)).collect::<Vec<_>>()
+        {
             self.tell(subject, Vec::new()).await;
         }
         for (subject, problems) in by_subject {
