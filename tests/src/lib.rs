@@ -10,6 +10,7 @@ pub mod lab;
 pub mod node;
 pub mod packets;
 pub mod patience;
+pub mod peers;
 pub mod probe;
 pub mod require;
 pub mod sandbox;

@@ -21,6 +21,34 @@ pub fn kubectls() -> Result<Vec<PathBuf>> {
     Ok(vec![old])
 }
 
+/// Debian's BIRD, of which `xtask setup` unpacks two programs, and where their libraries are.
+#[derive(Clone, Debug)]
+pub struct Bird {
+    pub bird: PathBuf,
+    pub birdc: PathBuf,
+    pub libraries: PathBuf,
+}
+
+/// BIRD.
+pub fn bird() -> Result<Bird> {
+    let folder = unpacked("bird2")?;
+    let libraries = folder.join(format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH));
+    Ok(Bird { bird: folder.join("usr/sbin/bird"), birdc: folder.join("usr/sbin/birdc"), libraries })
+}
+
+/// Every `gobgp` to test with: the newest that we answer, and Debian 12's 3.10.
+pub fn gobgps() -> Result<[PathBuf; 2]> {
+    Ok([unpacked("gobgp-4.8")?.join("gobgp"), unpacked("gobgp-3.10")?.join("usr/bin/gobgp")])
+}
+
+fn unpacked(name: &str) -> Result<PathBuf> {
+    let folder = cache_directory()?.join("kube-router").join(name);
+    if !folder.is_dir() {
+        bail!("{} is missing: run `cargo xtask setup`", folder.display());
+    }
+    Ok(folder)
+}
+
 /// The full path of a program on the PATH.
 pub fn on_path(program: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").context("no PATH is set")?;

@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod all {
     mod apiserver;
+    mod bgp;
     mod changes;
     mod corners;
     mod flows;

@@ -45,6 +45,55 @@ const PACKAGES: &[Package] = &[
     Package { name: "curl", why: "asks the API server as a stranger would", there: || on_path("curl") },
 ];
 
+/// Programs that are not to be installed, since they would start daemons or stand beside newer ones: unpacked into a
+/// folder of the cache.
+struct Unpacked {
+    packages: &'static [&'static str],
+    folder: &'static str,
+    /// There once it is unpacked.
+    file: &'static str,
+    why: &'static str,
+}
+
+const UNPACKED: &[Unpacked] = &[
+    Unpacked {
+        packages: &["kubernetes-client"],
+        folder: "kubectl-1.20",
+        file: "usr/bin/kubectl",
+        why: "the oldest kubectl that is served",
+    },
+    Unpacked {
+        packages: &["bird2", "libssh-gcrypt-4"],
+        folder: "bird2",
+        file: "usr/sbin/bird",
+        why: "a router to speak BGP with",
+    },
+    Unpacked {
+        packages: &["gobgpd"],
+        folder: "gobgp-3.10",
+        file: "usr/bin/gobgp",
+        why: "the oldest gobgp that is answered, and a peer",
+    },
+];
+
+/// The newest gobgp that is answered; Debian has none that new.
+const GOBGP: &str = "4.8.0";
+
+fn gobgp() -> std::path::PathBuf {
+    cache().join("gobgp-4.8/gobgp")
+}
+
+fn install_gobgp() -> Outcome {
+    if !on_path("go") {
+        apt_install(&["golang-go"])?;
+    }
+    println!("setup: go install gobgp {GOBGP}");
+    let folder = cache().join("gobgp-4.8");
+    std::fs::create_dir_all(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
+    let package = format!("github.com/osrg/gobgp/v4/cmd/gobgp@v{GOBGP}");
+    must(Command::new("go").env("GOBIN", &folder).env("GOFLAGS", "-modcacherw").args(["install", &package]))
+}
+
 /// Installs what is missing, or only says what is.
 pub(crate) fn run(install: bool, loud: bool) -> Outcome {
     let start = Instant::now();
@@ -61,9 +110,14 @@ pub(crate) fn run(install: bool, loud: bool) -> Outcome {
     if !linker {
         missing.push(format!("{:<28} links the kernel programs", format!("bpf-linker {BPF_LINKER}")));
     }
-    let old_kubectl = cache().join("kubectl-1.20/usr/bin/kubectl");
-    if !old_kubectl.exists() {
-        missing.push(format!("{:<28} the oldest kubectl that is served", "kubernetes-client, unpacked"));
+    let unpacked: Vec<&Unpacked> =
+        UNPACKED.iter().filter(|it| !cache().join(it.folder).join(it.file).exists()).collect();
+    for it in &unpacked {
+        missing.push(format!("{:<28} {}", format!("{}, unpacked", it.packages.join(", ")), it.why));
+    }
+    let new_gobgp = gobgp().exists();
+    if !new_gobgp {
+        missing.push(format!("{:<28} the newest gobgp that is answered", format!("gobgp {GOBGP}")));
     }
     if missing.is_empty() {
         if loud {
@@ -89,8 +143,11 @@ pub(crate) fn run(install: bool, loud: bool) -> Outcome {
     if !linker {
         install_linker()?;
     }
-    if !old_kubectl.exists() {
-        unpack("kubernetes-client", &cache().join("kubectl-1.20"))?;
+    for it in unpacked {
+        unpack(it.packages, &cache().join(it.folder))?;
+    }
+    if !new_gobgp {
+        install_gobgp()?;
     }
     println!("setup: done ({:.0} s)", start.elapsed().as_secs_f32());
     Ok(())
@@ -175,11 +232,11 @@ fn find_llvm() -> Option<String> {
 }
 
 /// Unpacks a package without installing it: another package may own the same file.
-fn unpack(package: &str, folder: &Path) -> Outcome {
-    println!("setup: unpacking {package} into {}", folder.display());
+fn unpack(packages: &[&str], folder: &Path) -> Outcome {
+    println!("setup: unpacking {} into {}", packages.join(", "), folder.display());
     let aside = folder.with_extension("deb");
     std::fs::create_dir_all(&aside).map_err(|error| format!("cannot make {}: {error}", aside.display()))?;
-    must(Command::new("apt-get").current_dir(&aside).args(["download", "-qq", package]))?;
+    must(Command::new("apt-get").current_dir(&aside).args(["download", "-qq"]).args(packages))?;
     let archives = std::fs::read_dir(&aside).map_err(|error| error.to_string())?;
     for archive in archives.flatten() {
         must(Command::new("dpkg-deb").arg("-x").arg(archive.path()).arg(folder))?;

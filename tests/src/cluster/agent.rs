@@ -16,11 +16,13 @@ pub struct AgentOptions {
     pub fast_path: bool,
     /// `auto`, `tcx` or `clsact`.
     pub attach: String,
+    /// Flags beside these.
+    pub more: Vec<String>,
 }
 
 impl Default for AgentOptions {
     fn default() -> Self {
-        Self { fast_path: true, attach: "auto".to_owned() }
+        Self { fast_path: true, attach: "auto".to_owned(), more: Vec::new() }
     }
 }
 
@@ -41,6 +43,7 @@ impl Agent {
             .arg(format!("--fast-path={}", options.fast_path))
             .arg(format!("--attach={}", options.attach))
             .arg("-v=2")
+            .args(&options.more)
             .env("KUBE_ROUTER_CNI_CONF_FILE", CONFLIST_PATH)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -1,0 +1,134 @@
+//! The speaker with real neighbours: a router outside the cluster, and another node.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use router_tests::apiserver::Kind;
+use router_tests::cluster::{AgentOptions, ClusterOptions};
+use router_tests::node::Node;
+use router_tests::peers::Bird;
+use router_tests::topology::{NODE, NODE_POD_CIDR, REMOTE, ROUTER};
+use serde_json::json;
+
+use super::world::World;
+
+fn options(more: &[&str]) -> ClusterOptions {
+    let more = more.iter().map(|flag| (*flag).to_owned()).collect();
+    ClusterOptions { agent: AgentOptions { more, ..AgentOptions::default() }, ..ClusterOptions::default() }
+}
+
+/// A router of AS 65000 that knows a network of its own.
+fn router(host: &Arc<Node>, folder: &Path) -> Bird {
+    let configuration = format!(
+        "router id {ROUTER};\n\
+         protocol device {{ }}\n\
+         protocol static {{ ipv4; route 203.0.113.0/24 unreachable; route 0.0.0.0/0 unreachable; }}\n\
+         protocol bgp node {{\n  local {ROUTER} as 65000;\n  neighbor {NODE} as 64512;\n  connect delay time 1;\n  \
+         connect retry time 1;\n  error wait time 1, 2;\n  ipv4 {{ import all; export all; }};\n}}\n"
+    );
+    Bird::start(host, folder, &configuration).unwrap()
+}
+
+/// The other node's speaker.
+fn other_node(host: &Arc<Node>, folder: &Path) -> Bird {
+    let configuration = format!(
+        "router id {REMOTE};\n\
+         protocol device {{ }}\n\
+         protocol static {{ ipv4; route 10.244.9.0/24 unreachable; }}\n\
+         protocol bgp node {{\n  local {REMOTE} as 64512;\n  neighbor {NODE} as 64512;\n  connect delay time 1;\n  \
+         connect retry time 1;\n  error wait time 1, 2;\n  ipv4 {{ import all; export all; }};\n}}\n"
+    );
+    Bird::start(host, folder, &configuration).unwrap()
+}
+
+const EXTERNAL: [&str; 2] = ["--peer-router-ips=192.168.77.1", "--peer-router-asns=65000"];
+
+fn wait(world: &World, what: &str, holds: impl Fn() -> bool) {
+    world.cluster.wait(what, Duration::from_secs(20), |_| Ok(holds())).unwrap();
+}
+
+#[test]
+fn a_router_outside_learns_pod_ranges_and_vips_and_loses_them_with_their_service() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = [&EXTERNAL[..], &["--advertise-cluster-ip"]].concat();
+    let world = World::start("bgp", options(&flags));
+    let bird = router(&world.cluster.topology.router, folder.path());
+    world.serve("web", &["web-0"]);
+    let vip = world.cluster.vip("web").unwrap();
+    let has =
+        |prefix: &str| bird.ask(&format!("show route {prefix} protocol node")).unwrap().contains(prefix);
+    wait(&world, "the router to learn the pod range", || has(NODE_POD_CIDR));
+    wait(&world, "the router to learn the VIP", || has(&format!("{vip}/32")));
+    let routes = bird.ask("show route all protocol node").unwrap();
+    assert!(routes.contains("BGP.as_path: 64512"), "{routes}");
+    assert!(routes.contains(&format!("BGP.next_hop: {NODE}")), "{routes}");
+    assert!(!routes.contains("203.0.113.0/24"), "nothing comes back to whom it is from: {routes}");
+    let line = world.logged(&["level=info msg=\"Peer Up\"", "Key=192.168.77.1"]);
+    assert!(line.ends_with("Key=192.168.77.1 State=BGP_FSM_OPENCONFIRM Topic=Peer"), "{line}");
+    world.cluster.remove(Kind::Service, "web");
+    wait(&world, "the VIP to be withdrawn", || !has(&format!("{vip}/32")));
+    assert!(has(NODE_POD_CIDR));
+    drop(bird);
+    let down = world.logged(&["msg=\"Peer Down\"", "Key=192.168.77.1"]);
+    assert!(down.contains("State=BGP_FSM_ESTABLISHED Topic=Peer"), "{down}");
+    let again = router(&world.cluster.topology.router, folder.path());
+    wait(&world, "the session to come back", || {
+        again.ask("show route protocol node").unwrap().contains(NODE_POD_CIDR)
+    });
+}
+
+/// Another node, once it has learned of this one.
+fn joined(world: &World, folder: &Path) -> Bird {
+    let node = json!({
+        "metadata": {"name": "node9"}, "spec": {"podCIDR": "10.244.9.0/24", "podCIDRs": ["10.244.9.0/24"]},
+        "status": {"addresses": [{"type": "InternalIP", "address": REMOTE.to_string()}]},
+    });
+    world.cluster.put(Kind::Node, node).unwrap();
+    let bird = other_node(&world.cluster.topology.remote, folder);
+    wait(world, "the other node to learn the pod range", || {
+        bird.ask("show route protocol node").unwrap().contains(NODE_POD_CIDR)
+    });
+    bird
+}
+
+/// Octets that are no BGP, to each of our dials.
+#[test]
+fn a_peer_that_sends_garbage_is_named_once_and_disturbs_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::start("garbage", options(&EXTERNAL));
+    let bird = joined(&world, folder.path());
+    let serve = format!(
+        "while true; do head -c 5000 /dev/urandom | busybox nc -l -s {ROUTER} -p 179 >/dev/null; echo; done"
+    );
+    // It ends with the host.
+    let mut garbage = world.cluster.topology.router.command("sh");
+    let mut garbage = garbage.args(["-c", &serve]).stdout(Stdio::piped()).spawn().unwrap();
+    let served = BufReader::new(garbage.stdout.take().unwrap());
+    assert_eq!(served.lines().take(3).count(), 3, "three connections");
+    let said = world.logged(&["BGP peer 192.168.77.1", "SessionEnded"]);
+    assert!(said.contains("sent code 1(message header error)"), "{said}");
+    let log = world.cluster.agent_log();
+    assert_eq!(log.lines().filter(|line| line.contains("SessionEnded")).count(), 1, "{log}");
+    assert!(!log.contains("Peer Down"), "{log}");
+    assert!(bird.ask("show protocols node").unwrap().contains("Established"));
+    garbage.kill().unwrap();
+    garbage.wait().unwrap();
+}
+
+#[test]
+fn other_nodes_are_neighbours_that_hear_of_pod_ranges_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::start("mesh", options(&["--advertise-cluster-ip"]));
+    world.serve("web", &["web-0"]);
+    let bird = joined(&world, folder.path());
+    let routes = bird.ask("show route all protocol node").unwrap();
+    assert!(routes.contains("BGP.local_pref: 100") && !routes.contains("/32"), "{routes}");
+    world.cluster.server().store().remove(Kind::Node, "", "node9").unwrap();
+    world.logged(&["Delete a peer configuration", &REMOTE.to_string()]);
+    wait(&world, "the session to end with its Node", || {
+        !bird.ask("show protocols node").unwrap().contains("Established")
+    });
+}
