@@ -77,3 +77,46 @@ impl From<Family> for FamilyCode {
         family.code()
     }
 }
+
+/// Which families a session carries.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Families(u8);
+
+impl Families {
+    pub const NONE: Self = Self(0);
+
+    pub const fn contains(self, family: Family) -> bool {
+        self.0 & Self::bit(family) != 0
+    }
+
+    #[must_use]
+    pub const fn with(self, family: Family) -> Self {
+        Self(self.0 | Self::bit(family))
+    }
+
+    #[must_use]
+    pub const fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub fn iter(self) -> impl Iterator<Item = Family> {
+        Family::ALL.into_iter().filter(move |family| self.contains(*family))
+    }
+
+    const fn bit(family: Family) -> u8 {
+        match family {
+            Family::Ipv4Unicast => 1,
+            Family::Ipv6Unicast => 2,
+        }
+    }
+}
+
+impl FromIterator<Family> for Families {
+    fn from_iter<I: IntoIterator<Item = Family>>(families: I) -> Self {
+        families.into_iter().fold(Self::NONE, Self::with)
+    }
+}

@@ -1,5 +1,7 @@
 //! A BGP speaker without sockets or clock; it knows no Kubernetes.
 
 pub mod asn;
+pub mod collision;
 pub mod family;
 pub mod message;
+pub mod session;
