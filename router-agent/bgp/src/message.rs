@@ -3,7 +3,7 @@
 pub mod attribute;
 pub mod capability;
 pub mod header;
-mod nlri;
+pub(crate) mod nlri;
 pub mod notification;
 pub mod open;
 pub mod refresh;
