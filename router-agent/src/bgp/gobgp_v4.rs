@@ -1,9 +1,9 @@
 //! The API of GoBGP 4 (`api.GoBgpService`), which kube-router has had since 2.7.
 
 use prost::encoding;
+use router_bgp::message::capability::Capability;
 
 use super::grpc::{Generation, Typed};
-use super::view::Capability;
 
 pub(crate) enum V4 {}
 

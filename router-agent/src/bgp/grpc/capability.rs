@@ -2,14 +2,14 @@
 
 use prost::Message;
 use router_bgp::family::FamilyCode;
+use router_bgp::message::capability::{Capability, GracefulRestart};
 
 use super::convert::family_code;
 use super::messages::{
     AddPathCapability, Empty, ExtendedNexthopCapability, ExtendedNexthopTuple, FamilyFlags,
     FourOctetAsnCapability, FqdnCapability, GracefulRestartCapability, MultiProtocolCapability,
-    UnknownCapability,
+    SoftwareVersionCapability, UnknownCapability,
 };
-use crate::bgp::view::Capability;
 
 /// A message of which the generations agree on the body, but not on how it says its type.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,7 +30,7 @@ const FORWARDING: u32 = 0x80;
 impl Typed {
     pub(crate) fn of(capability: &Capability) -> Self {
         match capability {
-            Capability::MultiProtocol(family) => Self::new(
+            Capability::Multiprotocol(family) => Self::new(
                 "MultiProtocolCapability",
                 2,
                 &MultiProtocolCapability { family: Some(family_code(*family)) },
@@ -44,19 +44,24 @@ impl Typed {
                 },
             ),
             Capability::ExtendedMessage => Self::new("ExtendedMessageCapability", 14, &Empty {}),
-            Capability::GracefulRestart { restarting, notification, time, families } => Self::new(
+            Capability::GracefulRestart(GracefulRestart {
+                restarting,
+                notification,
+                restart_time,
+                families,
+            }) => Self::new(
                 "GracefulRestartCapability",
                 6,
                 &GracefulRestartCapability {
                     flags: u32::from(*restarting) * RESTARTING + u32::from(*notification) * NOTIFICATION,
-                    time: u32::from(*time),
+                    time: u32::from(*restart_time),
                     tuples: families
                         .iter()
                         .map(|(family, forwarding)| flagged(*family, u32::from(*forwarding) * FORWARDING))
                         .collect(),
                 },
             ),
-            Capability::FourOctetAsn(asn) => {
+            Capability::FourOctetAs(asn) => {
                 Self::new("FourOctetASNCapability", 7, &FourOctetAsnCapability { asn: asn.0 })
             }
             Capability::AddPath(families) => Self::new(
@@ -69,16 +74,21 @@ impl Typed {
                         .collect(),
                 },
             ),
-            Capability::EnhancedRouteRefresh => Self::new("EnhancedRouteRefreshCapability", 9, &Empty {}),
+            Capability::EnhancedRefresh => Self::new("EnhancedRouteRefreshCapability", 9, &Empty {}),
             Capability::Fqdn { host, domain } => Self::new(
                 "FqdnCapability",
                 12,
-                &FqdnCapability { host_name: host.clone(), domain_name: domain.clone() },
+                &FqdnCapability { host_name: host.to_string(), domain_name: domain.to_string() },
+            ),
+            Capability::SoftwareVersion(version) => Self::new(
+                "SoftwareVersionCapability",
+                13,
+                &SoftwareVersionCapability { software_version: version.to_string() },
             ),
             Capability::Unknown { code, value } => Self::new(
                 "UnknownCapability",
                 1,
-                &UnknownCapability { code: u32::from(*code), value: value.clone() },
+                &UnknownCapability { code: u32::from(*code), value: value.to_vec() },
             ),
         }
     }

@@ -235,8 +235,6 @@ pub(crate) struct Path {
     pub(crate) is_from_external: bool,
     #[prost(string, tag = "15")]
     pub(crate) neighbor_ip: String,
-    #[prost(bool, tag = "17")]
-    pub(crate) is_nexthop_invalid: bool,
     #[prost(bytes = "vec", tag = "20")]
     pub(crate) nlri_binary: Vec<u8>,
     #[prost(bytes = "vec", repeated, tag = "21")]

@@ -71,3 +71,9 @@ pub(crate) struct UnknownCapability {
     #[prost(bytes = "vec", tag = "2")]
     pub(crate) value: Vec<u8>,
 }
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct SoftwareVersionCapability {
+    #[prost(string, tag = "1")]
+    pub(crate) software_version: String,
+}

@@ -98,14 +98,8 @@ pub(crate) struct MessageCounts {
     pub(crate) keepalive: u64,
     #[prost(uint64, tag = "5")]
     pub(crate) refresh: u64,
-    #[prost(uint64, tag = "6")]
-    pub(crate) discarded: u64,
     #[prost(uint64, tag = "7")]
     pub(crate) total: u64,
-    #[prost(uint64, tag = "8")]
-    pub(crate) withdraw_update: u64,
-    #[prost(uint64, tag = "9")]
-    pub(crate) withdraw_prefix: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -154,8 +148,6 @@ pub(crate) struct Transport {
     pub(crate) local_address: String,
     #[prost(uint32, tag = "2")]
     pub(crate) local_port: u32,
-    #[prost(bool, tag = "4")]
-    pub(crate) passive_mode: bool,
     #[prost(string, tag = "5")]
     pub(crate) remote_address: String,
     #[prost(uint32, tag = "6")]
