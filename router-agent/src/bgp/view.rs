@@ -22,24 +22,20 @@ pub(crate) enum Ask {
     Global(oneshot::Sender<GlobalView>),
     /// All peers, or the one of that address; an unknown one is no peer.
     Peers(Option<IpAddr>, oneshot::Sender<Vec<PeerView>>),
-    Paths(Table, Lookup, oneshot::Sender<Result<Vec<DestinationView>, Refusal>>),
+    Paths(Table, Lookup, oneshot::Sender<Result<Vec<DestinationView>, UnknownPeer>>),
     /// How much a table holds, by counters.
-    Summary(Table, Family, oneshot::Sender<Result<SummaryView, Refusal>>),
+    Summary(Table, Family, oneshot::Sender<Result<SummaryView, UnknownPeer>>),
     Policies(oneshot::Sender<Arc<Policies>>),
     /// Something done to one session, or to all.
-    Act(Option<IpAddr>, Verb, oneshot::Sender<Result<(), Refusal>>),
+    Act(Option<IpAddr>, Verb, oneshot::Sender<Result<(), UnknownPeer>>),
     /// Events from now on. The speaker never waits for a reader: one whose channel is full is dropped.
     Watch(Watch, mpsc::Sender<WatchEvent>),
 }
 
-/// Why the speaker does not answer or act.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub(crate) enum Refusal {
-    #[error("neighbor that has {0} doesn't exist")]
-    UnknownPeer(IpAddr),
-    #[error("address family: {0} not supported")]
-    UnsupportedFamily(Family),
-}
+/// Why the speaker does not answer or act, in GoBGP's words.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("neighbor that has {0} doesn't exist")]
+pub(crate) struct UnknownPeer(pub(crate) IpAddr);
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct GlobalView {

@@ -119,7 +119,6 @@ fn message<G: Generation>(told: &Told, clock: Clock) -> api::WatchEventResponse 
         Told::Peer(kind, peer) => api::WatchEventResponse {
             peer: Some(api::PeerEvent {
                 kind: *kind,
-                // Clients look into it whatever the kind.
                 peer: peer.as_ref().map(|peer| convert::peer::<G>(peer, clock)),
             }),
             table: None,
