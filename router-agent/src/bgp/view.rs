@@ -22,20 +22,22 @@ pub(crate) enum Ask {
     Global(oneshot::Sender<GlobalView>),
     /// All peers, or the one of that address; an unknown one is no peer.
     Peers(Option<IpAddr>, oneshot::Sender<Vec<PeerView>>),
-    Paths(Table, Lookup, oneshot::Sender<Result<Vec<DestinationView>, UnknownPeer>>),
+    Paths(Table, Lookup, oneshot::Sender<Result<Vec<DestinationView>, Refusal>>),
     /// How much a table holds, by counters.
-    Summary(Table, Family, oneshot::Sender<Result<SummaryView, UnknownPeer>>),
+    Summary(Table, Family, oneshot::Sender<Result<SummaryView, Refusal>>),
     Policies(oneshot::Sender<Arc<Policies>>),
     /// Something done to one session, or to all.
-    Act(Option<IpAddr>, Verb, oneshot::Sender<Result<(), UnknownPeer>>),
+    Act(Option<IpAddr>, Verb, oneshot::Sender<Result<(), Refusal>>),
     /// Events from now on. The speaker never waits for a reader: one whose channel is full is dropped.
     Watch(Watch, mpsc::Sender<WatchEvent>),
 }
 
 /// Why the speaker does not answer or act, in GoBGP's words.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("neighbor that has {0} doesn't exist")]
-pub(crate) struct UnknownPeer(pub(crate) IpAddr);
+pub(crate) enum Refusal {
+    #[error("neighbor that has {0} doesn't exist")]
+    UnknownPeer(IpAddr),
+}
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct GlobalView {

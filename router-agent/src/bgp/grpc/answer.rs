@@ -13,7 +13,7 @@ use tonic::Status;
 
 use super::convert::{self, Clock};
 use super::{Generation, meant, messages as api, policy};
-use crate::bgp::view::{Ask, DestinationView, PeerView, Table, UnknownPeer, Verb};
+use crate::bgp::view::{Ask, DestinationView, PeerView, Refusal, Table, Verb};
 
 pub(super) type Answers<T> = Result<BoxStream<'static, Result<T, Status>>, Status>;
 
@@ -134,7 +134,7 @@ impl Speaker {
             GLOBAL | LOCAL => {
                 let peer = known_address(name)?;
                 match self.peers(Some(peer)).await?.first() {
-                    None => Err(unknown(UnknownPeer(peer))),
+                    None => Err(unknown(Refusal::UnknownPeer(peer))),
                     Some(_) => Err(Status::unknown(format!("neighbor {peer} doesn't have local rib"))),
                 }
             }
@@ -184,7 +184,7 @@ impl Speaker {
         if !matches!(name, "" | "global") {
             let peer = known_address(name)?;
             return match self.peers(Some(peer)).await?.first() {
-                None => Err(unknown(UnknownPeer(peer))),
+                None => Err(unknown(Refusal::UnknownPeer(peer))),
                 Some(_) => Err(Status::unknown(format!("Neighbor {peer} doesn't have local rib"))),
             };
         }
@@ -271,8 +271,8 @@ fn lookup<G: Generation>(given: &api::TableLookupPrefix, family: Family) -> Resu
 }
 
 /// GoBGP's own errors come without a code of gRPC's, and clients print it.
-fn unknown(peer: UnknownPeer) -> Status {
-    Status::unknown(peer.to_string())
+fn unknown(refusal: Refusal) -> Status {
+    Status::unknown(refusal.to_string())
 }
 
 pub(super) fn gone() -> Status {

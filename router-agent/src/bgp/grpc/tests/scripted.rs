@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 
 use crate::bgp::view::{
     Ask, DestinationView, GlobalView, GracefulRestartView, PathChange, PathView, PeerFamilyView, PeerView,
-    SourceView, SummaryView, Table, UnknownPeer, Verb, Watch, WatchEvent,
+    Refusal, SourceView, SummaryView, Table, Verb, Watch, WatchEvent,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -84,7 +84,7 @@ async fn answer(
             Ask::Act(address, verb, reply) => {
                 let known = address.is_none_or(|it| peers().iter().any(|peer| peer.address == it));
                 let outcome = match address {
-                    Some(address) if !known => Err(UnknownPeer(address)),
+                    Some(address) if !known => Err(Refusal::UnknownPeer(address)),
                     _ => {
                         let _ = acts.send((address, verb));
                         Ok(())
@@ -224,7 +224,7 @@ fn session() -> Session {
     }
 }
 
-fn table_of(table: Table) -> Result<Vec<DestinationView>, UnknownPeer> {
+fn table_of(table: Table) -> Result<Vec<DestinationView>, Refusal> {
     let destination = |text, paths| DestinationView { prefix: prefix(text), paths };
     match table {
         Table::Global => Ok(vec![
@@ -249,7 +249,7 @@ fn table_of(table: Table) -> Result<Vec<DestinationView>, UnknownPeer> {
         Table::AdjIn(it) | Table::AdjOut(it) if peers().iter().any(|peer| peer.address == it) => {
             Ok(Vec::new())
         }
-        Table::AdjIn(it) | Table::AdjOut(it) => Err(UnknownPeer(it)),
+        Table::AdjIn(it) | Table::AdjOut(it) => Err(Refusal::UnknownPeer(it)),
     }
 }
 
