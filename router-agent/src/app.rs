@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use router_core::cluster::{Cluster, Event, HostView, Kind};
+use router_core::cluster::{Cluster, Event, HostView, Kind, RoutingView};
 use router_core::cni::Wanted;
 use router_core::plan::ebpf::EbpfPlane;
 use router_core::problem::{Problem, Subject};
@@ -24,8 +24,9 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::info;
 
+use crate::bgp::speaker;
 use crate::cluster::watch as follow;
-use crate::config::{Api, Cni, Config, Environment, Services};
+use crate::config::{Api, Cni, Config, Environment, Routing, Services};
 use crate::flags::Flags;
 use crate::log;
 use crate::node::cni_file;
@@ -34,6 +35,9 @@ use crate::reconcile::{Driver, Outlets, Progress, Reconciler, Settings};
 /// Events under way from the parts to the loop: enough for a burst, few enough that a list of many thousand
 /// objects is not held twice.
 const EVENTS: usize = 1_024;
+
+/// Questions to the speaker under way.
+const ASKS: usize = 16;
 
 /// How often a CNI file that could not be edited is looked at again.
 const CNI_RETRY: Duration = Duration::from_secs(10);
@@ -157,8 +161,8 @@ fn leave(signal: &str) -> anyhow::Result<()> {
 
 /// Runs until something that cannot be mended at start, or until dropped.
 async fn run(config: Config, kernel: impl KernelSide) -> anyhow::Result<()> {
-    if config.services.is_none() && config.cni.is_none() {
-        info!("neither the service proxy nor the CNI file is to be seen to: nothing to run");
+    if config.services.is_none() && config.routing.is_none() {
+        info!("--run-router and --run-service-proxy are both off: nothing to run");
         return Ok(());
     }
     let client = connect(&config.api).await?;
@@ -168,7 +172,7 @@ async fn run(config: Config, kernel: impl KernelSide) -> anyhow::Result<()> {
 
     let mut parts = JoinSet::new();
     let kinds = spawn_followers(&config, &client, &events, &mut parts);
-    let cluster = Cluster::new(kinds);
+    let cluster = Cluster::new(&config.node_name, kinds);
     progress.send_modify(|progress| progress.unlisted.clone_from(cluster.unlisted()));
     let driver = match &config.services {
         Some(services) => Some(kernel.start(services, events.clone(), host_seen.clone(), &mut parts).await?),
@@ -181,8 +185,10 @@ async fn run(config: Config, kernel: impl KernelSide) -> anyhow::Result<()> {
             .iter()
             .flat_map(|services| services.cluster_ip_ranges.clone())
             .collect(),
+        advertise_vips: config.routing.as_ref().is_some_and(|routing| routing.terms.advertise_cluster_ips),
     };
-    let outlets = Outlets { progress, host };
+    let routing = config.routing.as_ref().map(|routing| start_routing(routing, &config, &events, &mut parts));
+    let outlets = Outlets { progress, host, routing };
     let reconciler = Reconciler::<EbpfPlane<[u8; 4]>, _>::new(cluster, driver, settings, outlets);
     let loop_ended = reconciler.run(inbox);
     let ready = async {
@@ -210,14 +216,46 @@ fn spawn_followers(
     parts: &mut JoinSet<()>,
 ) -> Vec<Kind> {
     let name = &config.node_name;
-    parts.spawn(follow::node(client.clone(), name.clone(), events.clone()));
-    if config.services.is_none() {
-        return vec![Kind::Node];
+    if config.routing.is_some() {
+        parts.spawn(follow::nodes(client.clone(), events.clone()));
+    } else {
+        parts.spawn(follow::node(client.clone(), name.clone(), events.clone()));
     }
-    parts.spawn(follow::services(client.clone(), events.clone()));
+    let announces = config.routing.as_ref().is_some_and(|routing| routing.terms.advertise_cluster_ips);
+    if config.services.is_some() || announces {
+        parts.spawn(follow::services(client.clone(), events.clone()));
+    }
+    if config.services.is_none() {
+        return if announces { vec![Kind::Node, Kind::Services] } else { vec![Kind::Node] };
+    }
     parts.spawn(follow::endpoint_slices(client.clone(), events.clone()));
     parts.spawn(follow::pods(client.clone(), name.clone(), events.clone()));
     vec![Kind::Node, Kind::Services, Kind::EndpointSlices, Kind::Pods, Kind::Links]
+}
+
+/// Starts the speaker, and what keeps the kernel's routes as it learns them; returns where it is told of the cluster.
+fn start_routing(
+    routing: &Routing,
+    config: &Config,
+    events: &mpsc::Sender<Event>,
+    parts: &mut JoinSet<()>,
+) -> watch::Sender<Option<RoutingView>> {
+    let (view, view_seen) = watch::channel(None);
+    let (asks, asked) = mpsc::channel(ASKS);
+    let settings = speaker::Settings {
+        terms: routing.terms.clone(),
+        hold_time: routing.hold_time,
+        host_name: config.node_name.clone(),
+    };
+    parts.spawn(speaker::run(settings, view_seen, events.clone(), asked, Nowhere));
+    drop(asks);
+    view
+}
+
+struct Nowhere;
+impl speaker::Sink for Nowhere {
+    fn push(&self, _: ipnet::IpNet, _: Option<std::net::IpAddr>) {}
+    fn converged(&self) {}
 }
 
 /// Waits for the first list of everything, and for our Node in it.

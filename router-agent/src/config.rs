@@ -1,10 +1,14 @@
 //! What the flags and the environment come to: everything checked, each part with its own section. A part that is
 //! off is `None`, so its settings do not exist.
 
+mod routing;
+
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use router_core::peering::Terms;
 
 use crate::flags::Flags;
 use crate::pflag::Signed;
@@ -18,6 +22,7 @@ pub(crate) struct Config {
     pub(crate) node_name_source: &'static str,
     pub(crate) services: Option<Services>,
     pub(crate) cni: Option<Cni>,
+    pub(crate) routing: Option<Routing>,
 }
 
 /// How the API server is reached.
@@ -57,6 +62,17 @@ pub(crate) struct Cni {
     pub(crate) auto_mtu: bool,
 }
 
+/// BGP, and the routes learned by it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Routing {
+    pub(crate) terms: Terms,
+    pub(crate) hold_time: u16,
+    /// Where the admin API listens; nowhere if it is off.
+    pub(crate) admin: Vec<SocketAddr>,
+    /// How often learned routes are compared with the kernel.
+    pub(crate) sync_period: Duration,
+}
+
 /// What the flags leave to the environment.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Environment {
@@ -91,6 +107,7 @@ impl Flags {
             path: environment.cni_conf_file.unwrap_or_else(|| CNI_CONF_FILE.into()),
             auto_mtu: self.auto_mtu,
         });
+        let routing = routing::resolve(&self, &mut wrong);
         let config = Config {
             api: Api {
                 kubeconfig: filled(self.kubeconfig).map(PathBuf::from),
@@ -101,6 +118,7 @@ impl Flags {
             node_name_source,
             services: self.run_service_proxy.then_some(services),
             cni,
+            routing: self.run_router.then_some(routing),
         };
         if wrong.is_empty() { Ok(config) } else { Err(wrong) }
     }

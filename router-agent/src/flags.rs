@@ -11,17 +11,30 @@ use crate::pflag::{self, Flag, Signed, Store};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "upstream's switches are independent of each other")]
 pub(crate) struct Flags {
+    pub(crate) advertise_cluster_ip: bool,
+    pub(crate) advertise_pod_cidr: bool,
     pub(crate) auto_mtu: bool,
     pub(crate) attach: String,
+    pub(crate) bgp_holdtime: Signed,
+    pub(crate) bgp_port: u32,
     pub(crate) cache_sync_timeout: Signed,
+    pub(crate) cluster_asn: u32,
     pub(crate) dataplane: String,
     pub(crate) enable_cni: bool,
+    pub(crate) enable_ibgp: bool,
     pub(crate) fast_path: bool,
+    pub(crate) gobgp_admin_address: String,
+    pub(crate) gobgp_admin_port: u16,
     pub(crate) help: bool,
     pub(crate) hostname_override: String,
+    pub(crate) injected_routes_sync_period: Signed,
     pub(crate) ipvs_sync_period: Signed,
     pub(crate) kubeconfig: String,
     pub(crate) master: String,
+    pub(crate) peer_router_asns: Vec<u32>,
+    pub(crate) peer_router_ips: Vec<std::net::IpAddr>,
+    pub(crate) peer_router_ports: Vec<u32>,
+    pub(crate) router_id: String,
     pub(crate) run_router: bool,
     pub(crate) run_service_proxy: bool,
     pub(crate) service_cluster_ip_range: Vec<String>,
@@ -33,17 +46,30 @@ impl Default for Flags {
     fn default() -> Self {
         let seconds = |seconds| Signed { negative: false, length: Duration::from_secs(seconds) };
         Self {
+            advertise_cluster_ip: false,
+            advertise_pod_cidr: true,
             auto_mtu: true,
             attach: "auto".into(),
+            bgp_holdtime: seconds(90),
+            bgp_port: 179,
             cache_sync_timeout: seconds(60),
+            cluster_asn: 0,
             dataplane: "ebpf".into(),
             enable_cni: true,
+            enable_ibgp: true,
             fast_path: true,
+            gobgp_admin_address: "127.0.0.1".into(),
+            gobgp_admin_port: 50_051,
             help: false,
             hostname_override: String::new(),
+            injected_routes_sync_period: seconds(60),
             ipvs_sync_period: seconds(300),
             kubeconfig: String::new(),
             master: String::new(),
+            peer_router_asns: Vec::new(),
+            peer_router_ips: Vec::new(),
+            peer_router_ports: Vec::new(),
+            router_id: String::new(),
             run_router: true,
             run_service_proxy: true,
             service_cluster_ip_range: vec!["10.96.0.0/12".into()],
@@ -78,6 +104,18 @@ const fn flag(
 
 const TABLE: &[Flag<Flags>] = &[
     flag(
+        "advertise-cluster-ip",
+        "false",
+        "Announce ClusterIPs to BGP peers outside the cluster.",
+        Store::Bool(|flags, value| flags.advertise_cluster_ip = value),
+    ),
+    flag(
+        "advertise-pod-cidr",
+        "true",
+        "Announce the node's pod ranges to BGP peers outside the cluster; other nodes get them anyway.",
+        Store::Bool(|flags, value| flags.advertise_pod_cidr = value),
+    ),
+    flag(
         "auto-mtu",
         "true",
         "Give kube-bridge and the CNI file the MTU of the node's interface.",
@@ -90,10 +128,28 @@ const TABLE: &[Flag<Flags>] = &[
         Store::Text(|flags, value| flags.attach = value),
     ),
     flag(
+        "bgp-holdtime",
+        "1m30s",
+        "How long a silent BGP peer is waited for; 3 s to 65535 s.",
+        Store::Duration(|flags, value| flags.bgp_holdtime = value),
+    ),
+    flag(
+        "bgp-port",
+        "179",
+        "TCP port of BGP on this node and on the others.",
+        Store::Unsigned(32, |flags, value| flags.bgp_port = u32::try_from(value).unwrap_or(u32::MAX)),
+    ),
+    flag(
         "cache-sync-timeout",
         "1m0s",
         "How long the first list of all watched objects may take.",
         Store::Duration(|flags, value| flags.cache_sync_timeout = value),
+    ),
+    flag(
+        "cluster-asn",
+        "0",
+        "AS number of the nodes; 0 is 64512.",
+        Store::Unsigned(32, |flags, value| flags.cluster_asn = u32::try_from(value).unwrap_or(u32::MAX)),
     ),
     flag(
         "dataplane",
@@ -108,10 +164,28 @@ const TABLE: &[Flag<Flags>] = &[
         Store::Bool(|flags, value| flags.enable_cni = value),
     ),
     flag(
+        "enable-ibgp",
+        "true",
+        "Peer with every other node.",
+        Store::Bool(|flags, value| flags.enable_ibgp = value),
+    ),
+    flag(
         "fast-path",
         "true",
         "Carry packets past the host's stack where that changes nothing.",
         Store::Bool(|flags, value| flags.fast_path = value),
+    ),
+    flag(
+        "gobgp-admin-address",
+        "\"127.0.0.1\"",
+        "Address of the admin API that gobgp asks.",
+        Store::Text(|flags, value| flags.gobgp_admin_address = value),
+    ),
+    flag(
+        "gobgp-admin-port",
+        "50051",
+        "Port of the admin API; 0 turns it off.",
+        Store::Unsigned(16, |flags, value| flags.gobgp_admin_port = u16::try_from(value).unwrap_or(u16::MAX)),
     ),
     Flag {
         name: "help",
@@ -125,6 +199,12 @@ const TABLE: &[Flag<Flags>] = &[
         "",
         "Name of this node's Node object; else NODE_NAME, else the host's name.",
         Store::Text(|flags, value| flags.hostname_override = value),
+    ),
+    flag(
+        "injected-routes-sync-period",
+        "1m0s",
+        "How often learned routes are compared with what the kernel holds.",
+        Store::Duration(|flags, value| flags.injected_routes_sync_period = value),
     ),
     flag(
         "ipvs-sync-period",
@@ -145,9 +225,48 @@ const TABLE: &[Flag<Flags>] = &[
         Store::Text(|flags, value| flags.master = value),
     ),
     flag(
+        "peer-router-asns",
+        "",
+        "AS numbers of the BGP peers outside the cluster, one for each of --peer-router-ips.",
+        Store::Numbers(|flags, items, first| {
+            if first {
+                flags.peer_router_asns.clear();
+            }
+            flags.peer_router_asns.extend(items);
+        }),
+    ),
+    flag(
+        "peer-router-ips",
+        "",
+        "Addresses of BGP peers outside the cluster.",
+        Store::Addresses(|flags, items, first| {
+            if first {
+                flags.peer_router_ips.clear();
+            }
+            flags.peer_router_ips.extend(items);
+        }),
+    ),
+    flag(
+        "peer-router-ports",
+        "",
+        "Their TCP ports, if not 179: none, or one for each.",
+        Store::Numbers(|flags, items, first| {
+            if first {
+                flags.peer_router_ports.clear();
+            }
+            flags.peer_router_ports.extend(items);
+        }),
+    ),
+    flag(
+        "router-id",
+        "",
+        "BGP identifier, an IPv4 address; else the node's own.",
+        Store::Text(|flags, value| flags.router_id = value),
+    ),
+    flag(
         "run-router",
         "true",
-        "Give this node's pods their network: the CNI file.",
+        "Give this node's pods their network: the CNI file, BGP and the routes learned by it.",
         Store::Bool(|flags, value| flags.run_router = value),
     ),
     flag(
@@ -209,6 +328,8 @@ mod tests {
                 Store::Bool(_) => (flag.default != "true").to_string(),
                 Store::Text(_) | Store::List(_) => "other".to_owned(),
                 Store::Duration(_) => "7s".to_owned(),
+                Store::Unsigned(..) | Store::Numbers(_) => "7".to_owned(),
+                Store::Addresses(_) => "192.0.2.7".to_owned(),
             };
             let parsed = parse(&[&format!("--{}={value}", flag.name)]).unwrap();
             assert_ne!(parsed, Flags::default(), "--{}", flag.name);
@@ -219,7 +340,7 @@ mod tests {
 
     #[test]
     fn flags_that_nothing_obeys_are_unknown() {
-        for name in ["run-firewall", "cluster-asn", "enable-ipv6", "masquerade-all"] {
+        for name in ["run-firewall", "nodes-full-mesh", "enable-ipv6", "masquerade-all"] {
             assert_eq!(parse(&[&format!("--{name}=true")]), Err(format!("unknown flag: --{name}")));
         }
     }

@@ -1,6 +1,7 @@
 //! Log lines on stderr with klog's header, which log shippers parse: severity, date, time (UTC) in microseconds,
 //! process id, file and line, then the message and the fields.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
 
@@ -11,6 +12,9 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
+
+/// The target of lines in GoBGP's form.
+pub(crate) const GOBGP: &str = "gobgp";
 
 /// Logs from here on, as much as `verbosity` says.
 pub(crate) fn start(verbosity: i64) {
@@ -28,13 +32,24 @@ fn targets(verbosity: i64) -> Targets {
     };
     // The watcher's own warnings come back as Problems, once each.
     let theirs = if verbosity < 5 { LevelFilter::ERROR } else { LevelFilter::DEBUG };
-    Targets::new().with_default(theirs).with_target("kube_router", ours).with_target("router_core", ours)
+    Targets::new()
+        .with_default(theirs)
+        .with_target("kube_router", ours)
+        .with_target(GOBGP, LevelFilter::INFO)
+        .with_target("router_core", ours)
 }
 
 struct Klog;
 
 impl<S: Subscriber> Layer<S> for Klog {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        if event.metadata().target() == GOBGP {
+            let mut fields = Logrus::default();
+            event.record(&mut fields);
+            let line = fields.line(Timestamp::now(), *event.metadata().level());
+            let _ = std::io::stderr().lock().write_all(line.as_bytes());
+            return;
+        }
         let mut text = Text::default();
         event.record(&mut text);
         let meta = event.metadata();
@@ -78,6 +93,52 @@ impl Visit for Text {
     }
 }
 
+/// Lines that users grep for in the form that GoBGP's library logs them (logrus text: keys sorted, after the time, the
+/// level and the message; quoted where they need it).
+#[derive(Default)]
+struct Logrus {
+    message: String,
+    fields: BTreeMap<&'static str, String>,
+}
+
+impl Visit for Logrus {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let text = format!("{value:?}");
+        if field.name() == "message" {
+            self.message = text;
+        } else {
+            self.fields.insert(field.name(), text);
+        }
+    }
+}
+
+impl Logrus {
+    fn line(&self, time: Timestamp, level: Level) -> String {
+        let level = match level {
+            Level::ERROR => "error",
+            Level::WARN => "warning",
+            Level::INFO => "info",
+            _ => "debug",
+        };
+        let time = time.to_zoned(TimeZone::UTC).strftime("%Y-%m-%dT%H:%M:%SZ");
+        let mut line = format!("time=\"{time}\" level={level} msg={}", quoted(&self.message));
+        for (name, value) in &self.fields {
+            // A String takes whatever is written to it.
+            let _ = write!(line, " {name}={}", quoted(value));
+        }
+        line + "\n"
+    }
+}
+
+fn quoted(text: &str) -> String {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "-._/@^+".contains(letter);
+    if text.chars().all(plain) && !text.is_empty() { text.to_owned() } else { format!("{text:?}") }
+}
+
 fn format_line(time: Timestamp, process: u32, place: &Place<'_>, text: &Text) -> String {
     let severity = match place.level {
         Level::ERROR => 'E',
@@ -111,6 +172,18 @@ mod tests {
         assert!(line(Level::WARN, "", "").starts_with("W0917 "));
         assert!(line(Level::ERROR, "", "").starts_with("E0917 "));
         assert!(line(Level::DEBUG, "", "").starts_with("I0917 "));
+    }
+
+    #[test]
+    fn a_session_that_is_up_is_said_as_gobgp_says_it() {
+        let time: Timestamp = "2018-09-17T16:47:14.5Z".parse().unwrap();
+        let fields = [("Topic", "Peer"), ("Key", "192.168.186.6"), ("State", "BGP_FSM_OPENCONFIRM")];
+        let fields = fields.map(|(name, value)| (name, value.to_owned())).into();
+        let line = Logrus { message: "Peer Up".into(), fields }.line(time, Level::INFO);
+        let expected = "time=\"2018-09-17T16:47:14Z\" level=info msg=\"Peer Up\" Key=192.168.186.6 \
+             State=BGP_FSM_OPENCONFIRM Topic=Peer\n";
+        assert_eq!(line, expected);
+        assert_eq!((quoted("2001:db8::1"), quoted("a b")), ("\"2001:db8::1\"".into(), "\"a b\"".into()));
     }
 
     #[test]

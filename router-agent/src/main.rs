@@ -2,7 +2,6 @@
 //! difference. Here is only the way from the command line to [`app`]; the files beside it are the parts.
 
 mod app;
-#[cfg_attr(not(test), expect(dead_code, reason = "the speaker, which starts it, is built beside it"))]
 mod bgp;
 mod cluster;
 mod config;

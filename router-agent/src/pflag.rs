@@ -7,6 +7,7 @@
 //! Deliberately absent: negations, abbreviations, one dash before a long name.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// How the value of a flag is written, and where it goes.
@@ -15,8 +16,13 @@ pub(crate) enum Store<T> {
     Text(fn(&mut T, String)),
     /// Negative durations are durations of their grammar.
     Duration(fn(&mut T, Signed)),
+    /// The width in bits is checked.
+    Unsigned(u32, fn(&mut T, u64)),
     /// The items of one occurrence; whether it is the first, and replaces the default.
     List(fn(&mut T, Vec<String>, bool)),
+    /// Of numbers of 32 bits.
+    Numbers(fn(&mut T, Vec<u32>, bool)),
+    Addresses(fn(&mut T, Vec<IpAddr>, bool)),
 }
 
 /// A duration with a sign, as Go has it.
@@ -78,7 +84,10 @@ impl<T> Flag<T> {
             Store::Bool(_) => "",
             Store::Text(_) => " string",
             Store::Duration(_) => " duration",
+            Store::Unsigned(..) => " uint",
             Store::List(_) => " strings",
+            Store::Numbers(_) => " uints",
+            Store::Addresses(_) => " ipSlice",
         };
         format!("  {short}--{}{kind}", self.name)
     }
@@ -95,7 +104,10 @@ impl<T> Flag<T> {
                 Ok(())
             }
             Store::Duration(store) => parse_duration(value).map(|value| store(target, value)),
+            Store::Unsigned(bits, store) => parse_unsigned(value, bits).map(|value| store(target, value)),
             Store::List(store) => parse_record(value).map(|items| store(target, items, first)),
+            Store::Numbers(store) => parse_numbers(value).map(|items| store(target, items, first)),
+            Store::Addresses(store) => parse_addresses(value).map(|items| store(target, items, first)),
         };
         parsed.map_err(|reason| {
             let short = self.short.map_or(String::new(), |short| format!("-{short}, "));
@@ -164,6 +176,56 @@ pub(crate) fn parse_bool(text: &str) -> Result<bool, String> {
         "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
         _ => Err(format!("strconv.ParseBool: parsing {text:?}: invalid syntax")),
     }
+}
+
+/// Go's unsigned integers with a base prefix; `_` may separate digits where there is one.
+pub(crate) fn parse_unsigned(text: &str, bits: u32) -> Result<u64, String> {
+    let failed = |why| format!("strconv.ParseUint: parsing {text:?}: {why}");
+    let lower = text.to_ascii_lowercase();
+    let (digits, radix) = match lower.get(..2) {
+        Some("0x") => (&lower[2..], 16),
+        Some("0o") => (&lower[2..], 8),
+        Some("0b") => (&lower[2..], 2),
+        _ if lower.len() > 1 && lower.starts_with('0') => (&lower[1..], 8),
+        _ => (lower.as_str(), 10),
+    };
+    let clean = digits.replace('_', "");
+    let misplaced =
+        digits.contains("__") || digits.ends_with('_') || (radix == 10 && digits.starts_with('_'));
+    if misplaced || clean.is_empty() || !clean.chars().all(|digit| digit.is_digit(radix)) {
+        return Err(failed("invalid syntax"));
+    }
+    let value = u64::from_str_radix(&clean, radix).ok().filter(|value| bits >= 64 || value >> bits == 0);
+    value.ok_or_else(|| failed("value out of range"))
+}
+
+/// Numbers of base ten, without spaces.
+fn parse_numbers(text: &str) -> Result<Vec<u32>, String> {
+    let parse = |item: &str| {
+        let why = match item.parse::<u64>() {
+            _ if item.is_empty() || !item.bytes().all(|digit| digit.is_ascii_digit()) => "invalid syntax",
+            Ok(value) => match u32::try_from(value) {
+                Ok(value) => return Ok(value),
+                Err(_) => "value out of range",
+            },
+            Err(_) => "value out of range",
+        };
+        Err(format!("strconv.ParseUint: parsing {item:?}: {why}"))
+    };
+    text.split(',').map(parse).collect()
+}
+
+/// Addresses; quotes are dropped, and spaces around items.
+fn parse_addresses(text: &str) -> Result<Vec<IpAddr>, String> {
+    let clean = text.replace(['"', '\'', '`'], "");
+    if clean.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    let parse = |item: &str| {
+        let item = item.trim();
+        item.parse().map_err(|_| format!("invalid string being converted to IP address: {item}"))
+    };
+    clean.split(',').map(parse).collect()
 }
 
 /// Go's durations: signed decimals with a unit, one after the other; `0` needs none.
@@ -479,5 +541,34 @@ Usage of it:
       --time duration   Wait. (default 1m0s)
 ";
         assert_eq!(usage("it", FLAGS), expected);
+    }
+
+    #[test]
+    fn unsigned_numbers_have_bases_and_widths() {
+        let rows = [("179", 179), ("0x1f", 31), ("010", 8), ("0o17", 15), ("0b1", 1), ("0x1_000", 4096)];
+        for (text, value) in rows {
+            assert_eq!(parse_unsigned(text, 32), Ok(value), "{text}");
+        }
+        for text in ["", "-1", "1 ", "0x", "09", "a", "1__0", "_1"] {
+            let message = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
+            assert_eq!(parse_unsigned(text, 32), Err(message), "{text}");
+        }
+        assert_eq!(parse_unsigned("65535", 16), Ok(65_535));
+        assert!(parse_unsigned("65536", 16).unwrap_err().ends_with("value out of range"));
+    }
+
+    #[test]
+    fn lists_of_numbers_and_addresses_name_the_item_that_is_wrong() {
+        assert_eq!(parse_numbers("64512,65000"), Ok(vec![64_512, 65_000]));
+        for text in ["", "1,,2", "1, 2", "0x1", "4294967296"] {
+            assert!(parse_numbers(text).is_err(), "{text}");
+        }
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert_eq!(parse_addresses("192.0.2.1, '::1'"), Ok(vec![address("192.0.2.1"), address("::1")]));
+        assert_eq!(parse_addresses(""), Ok(vec![]));
+        assert_eq!(
+            parse_addresses("192.0.2.1,x"),
+            Err("invalid string being converted to IP address: x".to_owned())
+        );
     }
 }

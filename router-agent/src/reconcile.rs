@@ -7,12 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Error, anyhow};
 use ipnet::IpNet;
-use router_core::cluster::{Cluster, Event, HostView, Kind};
+use router_core::cluster::{Cluster, Event, HostView, Kind, RoutingView};
 use router_core::plan::order::{held_back, waves};
 use router_core::plan::{Group, Owner, Plane};
 use router_core::problem::{Finder, Problem, Subject};
@@ -58,6 +59,8 @@ pub(crate) struct Progress {
 pub(crate) struct Outlets {
     pub(crate) progress: watch::Sender<Progress>,
     pub(crate) host: watch::Sender<HostView>,
+    /// To the BGP speaker, if there is to be one; `None` until this node is known.
+    pub(crate) routing: Option<watch::Sender<Option<RoutingView>>>,
 }
 
 /// What the loop is told once.
@@ -65,6 +68,8 @@ pub(crate) struct Outlets {
 pub(crate) struct Settings {
     pub(crate) sync_period: Duration,
     pub(crate) cluster_ip_ranges: Vec<IpNet>,
+    /// The speaker is to hear of VIPs.
+    pub(crate) advertise_vips: bool,
 }
 
 /// Events that are absorbed before a pass is looked at.
@@ -87,6 +92,10 @@ pub(crate) struct Reconciler<P: Plane, D> {
     unreadable: u32,
     /// Something came that the host's view may depend on; endpoints do not.
     view_stale: bool,
+    /// Something came that the speaker's view may depend on.
+    routing_stale: bool,
+    /// VIPs that can be dialled; kept only if somebody is told of them.
+    programmed: BTreeSet<IpAddr>,
     pace: Pace,
     started: Instant,
     audit_at: Instant,
@@ -117,6 +126,8 @@ where
             held: BTreeMap::new(),
             unreadable: 0,
             view_stale: true,
+            routing_stale: true,
+            programmed: BTreeSet::new(),
             pace: Pace::default(),
             started: now,
             audit_at: now,
@@ -157,6 +168,9 @@ where
             trace!("{event:?}");
             let aside = matches!(event, Event::Slice(_) | Event::SliceGone(_) | Event::Problems(..));
             self.view_stale |= !aside;
+            self.routing_stale |= matches!(event, Event::Node(..) | Event::NodeGone(_) | Event::Listed(_))
+                || (self.settings.advertise_vips
+                    && matches!(event, Event::Service(_) | Event::ServiceGone(_)));
             self.dirty.extend(self.cluster.absorb(event));
         }
     }
@@ -194,7 +208,9 @@ where
         if failed.is_empty() {
             self.have = Some(have);
         }
+        let addresses: BTreeSet<IpAddr> = owners.iter().filter_map(vip_of).collect();
         self.settle(owners, failed);
+        self.note_programmed(addresses);
         self.pace.passed(Instant::now());
         self.outlets.progress.send_if_modified(|progress| {
             all && self.have.is_some() && !std::mem::replace(&mut progress.in_step, true)
@@ -293,8 +309,24 @@ where
         }
     }
 
+    /// Notes which of these VIPs, of which something was planned, can be dialled now. One that could keeps on.
+    fn note_programmed(&mut self, addresses: BTreeSet<IpAddr>) {
+        if !self.settings.advertise_vips {
+            return;
+        }
+        let held: BTreeSet<IpAddr> = self.held.keys().filter_map(vip_of).collect();
+        for address in addresses {
+            if self.cluster.services_on(address).next().is_none() {
+                self.programmed.remove(&address);
+            } else if !held.contains(&address) {
+                self.routing_stale |= self.programmed.insert(address);
+            }
+        }
+    }
+
     /// Passes on what others wait for, where it changed.
     fn tell(&mut self) {
+        self.tell_speaker();
         let unlisted = self.cluster.unlisted();
         let has_node = self.cluster.node().is_some();
         self.outlets.progress.send_if_modified(|progress| {
@@ -316,6 +348,36 @@ where
                 changed
             });
         }
+    }
+
+    /// VIPs are told once they are programmed, and are no more as soon as they are about to change: the pass that takes one
+    /// away comes after this.
+    fn tell_speaker(&mut self) {
+        let Some(routing) = self.outlets.routing.as_ref().filter(|_| self.cluster.unlisted().is_empty())
+        else {
+            return;
+        };
+        if !std::mem::take(&mut self.routing_stale) {
+            return;
+        }
+        let ungated = self.driver.is_none();
+        let can_dial =
+            |vip: &IpAddr| self.settings.advertise_vips && (ungated || self.programmed.contains(vip));
+        let view = self.cluster.routing_view(can_dial);
+        routing.send_if_modified(|known| {
+            let changed = *known != view;
+            *known = view;
+            changed
+        });
+    }
+}
+
+/// The VIP of which an owner is a part.
+const fn vip_of(owner: &Owner) -> Option<IpAddr> {
+    match owner {
+        Owner::Vip(address) => Some(*address),
+        Owner::Frontend(frontend) => Some(frontend.address),
+        _ => None,
     }
 }
 

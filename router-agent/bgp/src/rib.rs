@@ -135,7 +135,7 @@ pub struct BestChange {
 }
 
 /// The cost of reaching a next hop; `None` if it cannot be reached.
-pub type NextHopMetric = Box<dyn Fn(IpAddr) -> Option<u32> + Send>;
+pub type NextHopMetric = Box<dyn Fn(IpAddr) -> Option<u32> + Send + Sync>;
 
 pub struct Rib {
     config: RibConfig,

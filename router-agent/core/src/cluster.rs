@@ -9,10 +9,11 @@ mod services;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::endpoints::Endpoints;
 use crate::model::Key;
 use crate::model::link::LinkEvent;
 use crate::model::node::Node;
@@ -43,9 +44,9 @@ pub enum Event {
     ServiceGone(Key),
     Slice(Slice),
     SliceGone(Key),
-    /// This node's object.
-    Node(Node),
-    NodeGone,
+    /// A node's object, by its name.
+    Node(String, Node),
+    NodeGone(String),
     /// A pod of this node.
     Pod(Pod),
     PodGone(Key),
@@ -69,26 +70,41 @@ pub struct HostView {
     pub pod_names: BTreeMap<u32, String>,
 }
 
+/// What a BGP speaker needs to know of the cluster: whom to talk to, what to announce.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct RoutingView {
+    pub node: Node,
+    /// All others, by name.
+    pub others: BTreeMap<String, Node>,
+    /// The VIPs that can be dialled here.
+    pub vips: BTreeSet<IpAddr>,
+}
+
 /// The cluster as this node sees it.
 #[derive(Debug)]
 pub struct Cluster {
+    /// Name of this node.
+    own: String,
     unlisted: BTreeSet<Kind>,
     services: Services,
     pods: Pods,
     node: Option<Node>,
+    others: BTreeMap<String, Node>,
     uplinks: BTreeMap<u32, String>,
     node_addresses: BTreeSet<IpAddr>,
     problems: Problems,
 }
 
 impl Cluster {
-    /// A cluster of which nothing is known yet; `followed` is what will be told.
-    pub fn new(followed: impl IntoIterator<Item = Kind>) -> Self {
+    /// A cluster of which nothing is known yet, as the node `own` will see it; `followed` is what will be told.
+    pub fn new(own: &str, followed: impl IntoIterator<Item = Kind>) -> Self {
         Self {
+            own: own.to_owned(),
             unlisted: followed.into_iter().collect(),
             services: Services::default(),
             pods: Pods::default(),
             node: None,
+            others: BTreeMap::new(),
             uplinks: BTreeMap::new(),
             node_addresses: BTreeSet::new(),
             problems: Problems::default(),
@@ -104,8 +120,8 @@ impl Cluster {
             Event::ServiceGone(key) => self.services.set(key, None, &mut self.problems),
             Event::Slice(slice) => self.services.set_slice(slice.key.clone(), Some(slice)),
             Event::SliceGone(key) => self.services.set_slice(key, None),
-            Event::Node(node) => self.set_node(Some(node)),
-            Event::NodeGone => self.set_node(None),
+            Event::Node(name, node) => self.set_node(name, Some(node)),
+            Event::NodeGone(name) => self.set_node(name, None),
             Event::Pod(pod) => self.pods.set_pod(pod.key.clone(), Some(pod), &mut self.problems),
             Event::PodGone(key) => self.pods.set_pod(key, None, &mut self.problems),
             Event::Link(event) => self.absorb_link(event),
@@ -146,8 +162,8 @@ impl Cluster {
     }
 
     /// The endpoints behind `frontend`, if a service has it.
-    pub fn backends(&self, frontend: &Frontend) -> Option<BTreeSet<SocketAddr>> {
-        self.services.backends(frontend)
+    pub fn endpoints(&self, frontend: &Frontend) -> Option<Endpoints> {
+        self.services.endpoints(frontend)
     }
 
     /// The service that has `frontend`: of several that claim it, the one created first.
@@ -217,7 +233,20 @@ impl Cluster {
         }
     }
 
-    fn set_node(&mut self, node: Option<Node>) -> BTreeSet<Owner> {
+    /// What the speaker is to know, if this node is known, with the VIPs for which `can_dial` holds.
+    pub fn routing_view(&self, can_dial: impl Fn(&IpAddr) -> bool) -> Option<RoutingView> {
+        let vips = self.vips().filter(can_dial).collect();
+        Some(RoutingView { node: self.node.clone()?, others: self.others.clone(), vips })
+    }
+
+    fn set_node(&mut self, name: String, node: Option<Node>) -> BTreeSet<Owner> {
+        if name != self.own {
+            match node {
+                Some(node) => drop(self.others.insert(name, node)),
+                None => drop(self.others.remove(&name)),
+            }
+            return BTreeSet::new();
+        }
         let cidrs = node.as_ref().map(|node| node.pod_cidrs.clone()).unwrap_or_default();
         self.node = node;
         self.pods.set_cidrs(cidrs, &mut self.problems)

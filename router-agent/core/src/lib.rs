@@ -11,5 +11,6 @@ pub mod cluster;
 pub mod cni;
 pub mod endpoints;
 pub mod model;
+pub mod peering;
 pub mod plan;
 pub mod problem;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 
 use crate::model::Key;
 
@@ -21,6 +22,10 @@ pub enum Subject {
     File(String),
     /// A kernel table, by what it is.
     Table(String),
+    /// A BGP neighbour, by its address.
+    Peer(IpAddr),
+    /// The BGP speaker as a whole.
+    Speaker,
 }
 
 impl fmt::Display for Subject {
@@ -34,6 +39,8 @@ impl fmt::Display for Subject {
             Self::Watch(resource) => write!(f, "watch of {resource}"),
             Self::File(path) => write!(f, "file {path}"),
             Self::Table(name) => write!(f, "table {name}"),
+            Self::Peer(address) => write!(f, "BGP peer {address}"),
+            Self::Speaker => f.write_str("BGP speaker"),
         }
     }
 }
@@ -65,6 +72,8 @@ pub enum Finder {
     Cluster,
     /// Programming it.
     Apply,
+    /// Routing to it, or by it.
+    Routing,
 }
 
 /// A Problem came, or went.

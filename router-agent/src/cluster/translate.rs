@@ -75,7 +75,7 @@ pub(crate) fn slice(object: &narrow::EndpointSlice) -> Vec<Event> {
 /// What this node's object comes to.
 pub(crate) fn node(object: &narrow::Node) -> Vec<Event> {
     let name = key(&object.metadata).name;
-    let mut wrong = Wrong::new(Subject::Node(name));
+    let mut wrong = Wrong::new(Subject::Node(name.clone()));
     let spec = wrong.part("spec", object.spec.get()).cloned().unwrap_or_default();
     let status = wrong.part("status", object.status.get()).cloned().unwrap_or_default();
     let listed = status.addresses.unwrap_or_default();
@@ -94,7 +94,7 @@ pub(crate) fn node(object: &narrow::Node) -> Vec<Event> {
         wrong.add("NoAddress", "it has no InternalIP or ExternalIP", "start its kubelet with --node-ip");
     }
     let pod_cidrs = pod_cidrs(&object.metadata, &spec, &mut wrong);
-    wrong.after(Event::Node(Node { addresses, pod_cidrs }))
+    wrong.after(Event::Node(name, Node { addresses, pod_cidrs }))
 }
 
 /// What a pod of this node comes to.

@@ -74,7 +74,7 @@ impl Followed for narrow::Node {
     }
 
     fn gone(key: Key) -> Vec<Event> {
-        vec![Event::Problems(Subject::Node(key.name), Vec::new()), Event::NodeGone]
+        vec![Event::Problems(Subject::Node(key.name.clone()), Vec::new()), Event::NodeGone(key.name)]
     }
 }
 
@@ -105,6 +105,11 @@ pub(crate) async fn endpoint_slices(client: Client, events: mpsc::Sender<Event>)
 pub(crate) async fn node(client: Client, name: String, events: mpsc::Sender<Event>) {
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     follow::<narrow::Node>(Api::all(client), config, events).await;
+}
+
+/// Every node.
+pub(crate) async fn nodes(client: Client, events: mpsc::Sender<Event>) {
+    follow::<narrow::Node>(Api::all(client), watcher::Config::default(), events).await;
 }
 
 /// The pods of the node `name`.

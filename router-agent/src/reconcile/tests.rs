@@ -101,9 +101,13 @@ fn bench(kernel: Fake, sync_period: Duration) -> Bench {
     let (events, inbox) = mpsc::channel(64);
     let (progress, progress_seen) = watch::channel(Progress::default());
     let (host, host_seen) = watch::channel(HostView::default());
-    let settings = Settings { sync_period, cluster_ip_ranges: vec!["10.96.0.0/12".parse().unwrap()] };
-    let outlets = Outlets { progress, host };
-    let cluster = Cluster::new(KINDS);
+    let settings = Settings {
+        sync_period,
+        cluster_ip_ranges: vec!["10.96.0.0/12".parse().unwrap()],
+        advertise_vips: true,
+    };
+    let outlets = Outlets { progress, host, routing: None };
+    let cluster = Cluster::new("n", KINDS);
     let reconciler = Reconciler::<EbpfPlane<Four>, _>::new(cluster, Some(kernel.clone()), settings, outlets);
     let task = tokio::spawn(reconciler.run(inbox));
     Bench { kernel, events, progress: progress_seen, host: host_seen, task }
@@ -265,9 +269,14 @@ async fn the_host_is_told_which_range_to_route() {
 }
 
 fn reconciler(kernel: &Fake) -> Reconciler<EbpfPlane<Four>, Fake> {
-    let settings = Settings { sync_period: HOUR, cluster_ip_ranges: vec![] };
+    let settings = Settings { sync_period: HOUR, cluster_ip_ranges: vec![], advertise_vips: false };
     let (progress, host) = (watch::channel(Progress::default()).0, watch::channel(HostView::default()).0);
-    Reconciler::new(Cluster::new([]), Some(kernel.clone()), settings, Outlets { progress, host })
+    Reconciler::new(
+        Cluster::new("n", []),
+        Some(kernel.clone()),
+        settings,
+        Outlets { progress, host, routing: None },
+    )
 }
 
 #[tokio::test]

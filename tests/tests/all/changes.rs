@@ -7,7 +7,7 @@ use router_tests::probe::Probe;
 use router_tests::serve::Transport;
 use serde_json::Value;
 
-use super::world::{BOTH, World, clsact_with_pins, four, native, plain};
+use super::world::{BOTH, World, clsact_with_pins, four, hold, native, plain};
 
 /// A connection to a pod that is deleted is reset, so that its client does not wait; UDP and new connections go to
 /// the pod that is left.
@@ -25,7 +25,7 @@ fn a_connection_to_a_deleted_pod_is_reset_and_the_next_goes_elsewhere() {
                     // Round robin: among a few, one is the doomed pod's.
                     (0..8)
                         .find_map(|port| {
-                            let mut flow = world.hold(&place, *transport, &to, 42_000 + 100 * number + port);
+                            let mut flow = hold(&place, *transport, &to, 42_000 + 100 * number + port);
                             let answer = flow.ask("hello").unwrap();
                             (answer.backend() == Some(&doomed)).then_some((*transport, flow))
                         })
@@ -82,7 +82,7 @@ fn a_connection_to_an_endpoint_that_left_is_reset_and_the_next_goes_elsewhere() 
             .clients()
             .into_iter()
             .flat_map(|(who, place)| {
-                BOTH.map(|transport| (who, transport, world.hold(&place, transport, &to, 44_000)))
+                BOTH.map(|transport| (who, transport, hold(&place, transport, &to, 44_000)))
             })
             .collect();
         for (who, transport, flow) in &mut held {
@@ -108,6 +108,43 @@ fn a_connection_to_an_endpoint_that_left_is_reset_and_the_next_goes_elsewhere() 
                 Transport::Tcp => assert_eq!(result.error.as_deref(), Some("reset"), "{what}"),
                 Transport::Udp => assert_eq!(result.backend(), Some("web-1"), "{what}"),
             }
+        }
+    }
+}
+
+/// An endpoint that shuts down gets no new connection, and keeps those that it has until it is gone.
+#[test]
+fn a_connection_to_an_endpoint_that_shuts_down_goes_on() {
+    for (set_up, options) in [("native", native()), ("plain", plain())] {
+        let world = World::start("drain", options);
+        world.serve("web", &["web-0", "web-1"]);
+        let [leaving, staying] = ["web-0", "web-1"].map(|pod| world.cluster.pod_address(pod).unwrap());
+        world.cluster.put_service("by-hand", None, 8080).unwrap();
+        world.cluster.put_slice("by-hand", &[leaving], None).unwrap();
+        world.answers("by-hand");
+        let to = world.dial("by-hand");
+        let open =
+            |(who, place)| BOTH.map(|transport| (who, transport, hold(&place, transport, &to, 45_000)));
+        let mut held: Vec<_> = world.clients().into_iter().flat_map(open).collect();
+        for (who, transport, flow) in &mut held {
+            let result = flow.ask("hello").unwrap();
+            assert_eq!(result.backend(), Some("web-0"), "{set_up}: {who} {transport}: {result:?}");
+        }
+        world.cluster.put_endpoints("by-hand", &[(leaving, false), (staying, true)], None).unwrap();
+        world
+            .cluster
+            .wait("new connections to reach the other endpoint alone", Duration::from_secs(10), |_| {
+                Ok(world.clients().iter().all(|(_, place)| {
+                    BOTH.iter().all(|transport| {
+                        let summary = Probe::new(place).many(*transport, &to, 4, 1, None).unwrap();
+                        summary.failed == 0 && summary.backends.keys().eq(["web-1"])
+                    })
+                }))
+            })
+            .unwrap();
+        for (who, transport, flow) in &mut held {
+            let result = flow.ask("still there?").unwrap();
+            assert_eq!(result.backend(), Some("web-0"), "{set_up}: {who} {transport}: {result:?}");
         }
     }
 }
@@ -160,7 +197,7 @@ fn traffic_goes_on_without_the_agent_and_its_successor_changes_no_row() {
         let mut held: Vec<_> = clients
             .iter()
             .flat_map(|(who, place)| {
-                BOTH.map(|transport| (who, transport, world.hold(place, transport, &to, 43_000)))
+                BOTH.map(|transport| (who, transport, hold(place, transport, &to, 43_000)))
             })
             .collect();
         let mut go_on = |when: &str| {

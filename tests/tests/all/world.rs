@@ -43,6 +43,12 @@ pub(super) struct World {
     folder: tempfile::TempDir,
 }
 
+/// A flow from a port of a place that stays open.
+pub(super) fn hold(place: &Place, transport: Transport, to: &str, port: u16) -> Held {
+    let from = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
+    Probe::new(place).hold(&ProbeCall::new(transport, to).from(from)).unwrap()
+}
+
 impl World {
     /// With a pod `client`.
     pub(super) fn start(purpose: &str, options: ClusterOptions) -> Self {
@@ -97,12 +103,6 @@ impl World {
 
     pub(super) fn clients(&self) -> [(&'static str, Place); 2] {
         [("pod", self.pod("client")), ("node", self.cluster.node())]
-    }
-
-    /// A flow from a port of a place that stays open.
-    pub(super) fn hold(&self, place: &Place, transport: Transport, to: &str, port: u16) -> Held {
-        let from = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
-        Probe::new(place).hold(&ProbeCall::new(transport, to).from(from)).unwrap()
     }
 
     /// Waits until the agent's log has a line with all these words, and gives it back.

@@ -67,6 +67,12 @@ impl Rib {
         }
     }
 
+    /// Destinations of Loc-RIB, and their paths. Walked for: only people ask.
+    pub fn size(&self, family: Family) -> (usize, usize) {
+        let of_family = self.loc.iter().filter(|(prefix, _)| Family::of(prefix) == family);
+        of_family.fold((0, 0), |(destinations, paths), (_, it)| (destinations + 1, paths + it.paths().len()))
+    }
+
     /// What the peer sent, before policy, in the order of the prefixes.
     pub fn adj_in(&self, id: PeerId, family: Family) -> impl Iterator<Item = ReceivedView> {
         let routes = self.adj_in.get(&Source::Peer(id)).into_iter().flat_map(AdjRibIn::iter);

@@ -271,7 +271,7 @@ fn node_of(annotations: Value, spec: Value, addresses: Value) -> (Node, Vec<Stri
         "metadata": {"name": "n1", "annotations": annotations}, "spec": spec, "status": {"addresses": addresses},
     });
     let (event, wrong) = split(node(&read(object)));
-    let Event::Node(node) = event else { panic!("{event:?}") };
+    let Event::Node(_, node) = event else { panic!("{event:?}") };
     (node, wrong)
 }
 
