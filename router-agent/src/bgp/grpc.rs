@@ -14,9 +14,9 @@ mod watch;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
-use futures::stream::{self, StreamExt as _};
-use router_bgp::message::capability::Capability as SessionCapability;
+use router_bgp::message::capability::Capability;
+use router_core::cluster::Event;
+use router_core::problem::{Problem, Subject};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tonic::transport::Server;
@@ -38,7 +38,7 @@ pub(crate) trait Generation: Send + Sync + 'static {
     const TELLS_WHY_DOWN: bool;
 
     /// The bytes of a capability's message.
-    fn capability(capability: &SessionCapability) -> Vec<u8>;
+    fn capability(capability: &Capability) -> Vec<u8>;
 }
 
 /// A number of an enumeration, as v3 counts it, for `G`.
@@ -58,33 +58,61 @@ const STREAMS: u32 = 16;
 const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
 
-/// Opens the ports. An address that is not there yet, or taken, is an error that names it.
-pub(crate) async fn listen(addresses: &[SocketAddr]) -> anyhow::Result<Vec<TcpListener>> {
-    let mut listeners = Vec::new();
-    for address in addresses {
-        let listener = TcpListener::bind(address).await;
-        listeners.push(listener.with_context(|| format!("listen on {address} for the BGP admin API"))?);
-    }
-    Ok(listeners)
-}
+/// Between two tries to listen.
+const RETRY: Duration = Duration::from_secs(1);
+const RETRY_AT_MOST: Duration = Duration::from_secs(30);
 
-/// Answers until dropped. `started` is the moment that the speaker's times count from.
-pub(crate) async fn serve(
-    listeners: Vec<TcpListener>,
+/// Listens on one address and answers until dropped. An address that is taken, or not there yet, is a Problem, and
+/// tried again. `started` is the moment that the speaker's times count from.
+pub(crate) async fn run(
+    address: SocketAddr,
     asks: mpsc::Sender<Ask>,
     started: Instant,
-) -> anyhow::Result<()> {
+    events: mpsc::Sender<Event>,
+) {
+    let subject = Subject::AdminApi(address);
+    let mut wait = RETRY;
+    loop {
+        let error = match TcpListener::bind(address).await {
+            Ok(listener) => {
+                wait = RETRY;
+                let _ = events.send(Event::Problems(subject.clone(), Vec::new())).await;
+                match serve(listener, asks.clone(), started).await {
+                    Ok(()) => "the server has stopped".to_owned(),
+                    Err(error) => format!("{:#}", anyhow::Error::new(error)),
+                }
+            }
+            Err(error) => error.to_string(),
+        };
+        let problem = Problem {
+            subject: subject.clone(),
+            reason: "NotListening",
+            text: error,
+            remedy:
+                "free the address, or choose another by --gobgp-admin-address and --gobgp-admin-port; it is \
+                     tried again"
+                    .to_owned(),
+        };
+        let _ = events.send(Event::Problems(subject.clone(), vec![problem])).await;
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(RETRY_AT_MOST);
+    }
+}
+
+async fn serve(
+    listener: TcpListener,
+    asks: mpsc::Sender<Ask>,
+    started: Instant,
+) -> Result<(), tonic::transport::Error> {
     let speaker = answer::Speaker::new(asks, started);
-    let incoming = stream::select_all(listeners.into_iter().map(|it| TcpIncoming::from(it).boxed()));
     Server::builder()
         .max_concurrent_streams(STREAMS)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
         .add_service(service::Api::<V3>::new(speaker.clone()))
         .add_service(service::Api::<V4>::new(speaker))
-        .serve_with_incoming(incoming)
+        .serve_with_incoming(TcpIncoming::from(listener))
         .await
-        .context("serve the BGP admin API")
 }
 
 #[cfg(test)]

@@ -160,6 +160,7 @@ answer! {
 }
 
 #[derive(Clone, PartialEq, Message)]
+#[expect(clippy::struct_field_names, reason = "these are the API's own")]
 pub(crate) struct GetTableResponse {
     #[prost(uint64, tag = "1")]
     pub(crate) num_destination: u64,
@@ -214,6 +215,7 @@ pub(crate) struct Destination {
 /// Clients take `nlri_binary` and `pattrs_binary` where they are filled. `nlri` [1] and `pattrs` [2], which would say the
 /// same again in messages of their own, are absent.
 #[derive(Clone, PartialEq, Message)]
+#[expect(clippy::struct_excessive_bools, reason = "these are the API's own")]
 pub(crate) struct Path {
     #[prost(message, optional, tag = "3")]
     pub(crate) age: Option<Timestamp>,

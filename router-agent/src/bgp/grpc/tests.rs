@@ -3,16 +3,19 @@
 mod client;
 mod scripted;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use client::{Client, clients, mask};
 use router_bgp::session::State;
+use router_core::cluster::Event;
+use router_core::problem::Subject;
 use scripted::{Script, change, peers};
+use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-use crate::bgp::view::{Ask, PeerView, Verb, Watch, WatchEvent};
+use crate::bgp::view::{PeerView, Verb, Watch, WatchEvent};
 
 /// What `gobgp` says to each of these is kept in a file for each version of it.
 const COMMANDS: &[&str] = &[
@@ -171,32 +174,24 @@ fn a_speaker_that_has_gone_is_said_to_have() {
 }
 
 #[test]
-fn several_addresses_are_listened_on_and_a_taken_one_is_named() {
+fn a_taken_port_is_a_problem_until_it_is_free() {
     let runtime = Runtime::new().unwrap();
-    let any = |last| SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)), 0);
-    let two = runtime.block_on(super::listen(&[any(1), any(2)])).unwrap();
-    let taken = two[1].local_addr().unwrap();
-    let error = runtime.block_on(super::listen(&[taken])).unwrap_err();
-    assert!(
-        format!("{error:#}").starts_with(&format!("listen on {taken} for the BGP admin API: ")),
-        "{error:#}"
-    );
-    // Both answer: a connection to each is accepted by one server.
-    let addresses: Vec<SocketAddr> = two.iter().map(|it| it.local_addr().unwrap()).collect();
-    let (asks, _inbox) = mpsc::channel::<Ask>(1);
-    runtime.spawn(super::serve(two, asks, Instant::now()));
-    for address in addresses {
-        let greeted = runtime.block_on(async {
-            use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-            let mut stream = tokio::net::TcpStream::connect(address).await?;
-            stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await?;
-            let mut frame = [0; 9];
-            stream.read_exact(&mut frame).await?;
-            Ok::<_, std::io::Error>(frame)
-        });
-        // Its SETTINGS.
-        assert_eq!(greeted.unwrap()[3], 4, "{address}");
-    }
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let (asks, _asked) = mpsc::channel(1);
+    let (events, mut told) = mpsc::channel(8);
+    runtime.spawn(super::run(address, asks, Instant::now(), events));
+    let mut next = || match runtime.block_on(told.recv()) {
+        Some(Event::Problems(Subject::AdminApi(about), problems)) if about == address => problems,
+        other => panic!("{other:?}"),
+    };
+    let problems = next();
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].text.contains("in use"), "{}", problems[0]);
+    drop(taken);
+    // Another try may have come first.
+    while !next().is_empty() {}
+    std::net::TcpStream::connect(address).unwrap();
 }
 
 /// What a monitor of the global table wants.
@@ -214,10 +209,10 @@ impl Served {
         let runtime = Runtime::new().unwrap();
         let (asks, inbox) = mpsc::channel(8);
         let port = runtime.block_on(async {
-            let listeners = super::listen(&["127.0.0.1:0".parse().unwrap()]).await.unwrap();
-            let port = listeners[0].local_addr().unwrap().port();
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = listener.local_addr().unwrap().port();
             let started = Instant::now().checked_sub(Duration::from_secs(1_000)).unwrap();
-            tokio::spawn(super::serve(listeners, asks, started));
+            tokio::spawn(super::serve(listener, asks, started));
             port
         });
         let script = Script::start(&runtime, inbox);

@@ -73,10 +73,10 @@ async fn answer(
                 drop(reply.send(found.collect()));
             }
             Ask::Paths(table, lookup, reply) => {
-                drop(reply.send(table_of(table).map(|all| find(all, lookup))))
+                drop(reply.send(table_of(table).map(|all| find(&all, lookup))));
             }
             Ask::Summary(table, family, reply) => drop(reply.send(table_of(table).map(|all| {
-                let all = find(all, Lookup::All(family));
+                let all = find(&all, Lookup::All(family));
                 let paths = all.iter().map(|it| it.paths.len() as u64).sum();
                 SummaryView { destinations: all.len() as u64, paths, accepted: paths }
             }))),
@@ -122,7 +122,7 @@ pub(super) fn peers() -> Vec<PeerView> {
         local_asn: Asn(64512),
         peer_asn: Asn(64512),
         hold_time: 90,
-        connect_retry: Duration::from_secs(120),
+        connect_retry: Duration::from_mins(2),
         enabled: true,
         state: State::Active,
         session: None,
@@ -164,7 +164,7 @@ pub(super) fn peers() -> Vec<PeerView> {
         }],
         graceful_restart: Some(GracefulRestartView {
             restart_time: Duration::from_secs(90),
-            deferral_time: Duration::from_secs(360),
+            deferral_time: Duration::from_mins(6),
             peer_restarting: false,
             local_restarting: false,
         }),
@@ -253,7 +253,7 @@ fn table_of(table: Table) -> Result<Vec<DestinationView>, Refusal> {
     }
 }
 
-fn find(all: Vec<DestinationView>, lookup: Lookup) -> Vec<DestinationView> {
+fn find(all: &[DestinationView], lookup: Lookup) -> Vec<DestinationView> {
     let inside = |outer: &Prefix, inner: &Prefix| outer.contains(inner);
     let found = |it: &&DestinationView| match lookup {
         Lookup::All(family) => Family::of(&it.prefix) == family,
