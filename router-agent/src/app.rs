@@ -9,7 +9,7 @@ pub(crate) mod kernel;
 use std::future::Future;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use kube::Client;
@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::info;
 
-use crate::bgp::speaker;
+use crate::bgp::{grpc, speaker};
 use crate::cluster::watch as follow;
 use crate::config::{Api, Cni, Config, Environment, Routing, Services};
 use crate::flags::Flags;
@@ -248,7 +248,10 @@ fn start_routing(
         host_name: config.node_name.clone(),
     };
     parts.spawn(speaker::run(settings, view_seen, events.clone(), asked, Nowhere));
-    drop(asks);
+    let started = Instant::now();
+    for address in &routing.admin {
+        parts.spawn(grpc::run(*address, asks.clone(), started, events.clone()));
+    }
     view
 }
 

@@ -16,7 +16,10 @@ pub(crate) fn run(install: bool, filter: &[String]) -> Outcome {
     let mut tests = cargo()
         .args(["test", "--locked", "--no-fail-fast", "--"])
         .args(filter)
-        .env("ROUTER_TEST_REQUIRE", std::env::var("ROUTER_TEST_REQUIRE").unwrap_or("root,netns,vm".into()))
+        .env(
+            "ROUTER_TEST_REQUIRE",
+            std::env::var("ROUTER_TEST_REQUIRE").unwrap_or("root,netns,vm,gobgp".into()),
+        )
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| format!("cannot run cargo test: {error}"))?;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::model::Key;
 
@@ -26,6 +26,8 @@ pub enum Subject {
     Peer(IpAddr),
     /// The BGP speaker as a whole.
     Speaker,
+    /// The admin API on one address.
+    AdminApi(SocketAddr),
 }
 
 impl fmt::Display for Subject {
@@ -41,6 +43,7 @@ impl fmt::Display for Subject {
             Self::Table(name) => write!(f, "table {name}"),
             Self::Peer(address) => write!(f, "BGP peer {address}"),
             Self::Speaker => f.write_str("BGP speaker"),
+            Self::AdminApi(address) => write!(f, "BGP admin API on {address}"),
         }
     }
 }

@@ -32,13 +32,11 @@ pub(crate) enum Ask {
     Watch(Watch, mpsc::Sender<WatchEvent>),
 }
 
-/// Why the speaker does not answer or act.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+/// Why the speaker does not answer or act, in GoBGP's words.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum Refusal {
     #[error("neighbor that has {0} doesn't exist")]
     UnknownPeer(IpAddr),
-    #[error("address family: {0} not supported")]
-    UnsupportedFamily(Family),
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

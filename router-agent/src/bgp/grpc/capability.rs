@@ -1,0 +1,110 @@
+//! Capabilities as messages. They have no form in bytes, so every one that a client should name has its own message.
+
+use prost::Message;
+use router_bgp::family::FamilyCode;
+use router_bgp::message::capability::{Capability, GracefulRestart};
+
+use super::convert::family_code;
+use super::messages::{
+    AddPathCapability, Empty, ExtendedNexthopCapability, ExtendedNexthopTuple, FamilyFlags,
+    FourOctetAsnCapability, FqdnCapability, GracefulRestartCapability, MultiProtocolCapability,
+    SoftwareVersionCapability, UnknownCapability,
+};
+
+/// A message of which the generations agree on the body, but not on how it says its type.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Typed {
+    /// The type's name, without package.
+    pub(crate) name: &'static str,
+    /// Its field in the `oneof`.
+    pub(crate) tag: u32,
+    pub(crate) body: Vec<u8>,
+}
+
+/// Flags of the graceful restart capability as they stand above its time (RFC 4724 §3, RFC 8538 §2).
+const RESTARTING: u32 = 0x8;
+const NOTIFICATION: u32 = 0x4;
+/// Of a family in it.
+const FORWARDING: u32 = 0x80;
+
+impl Typed {
+    pub(crate) fn of(capability: &Capability) -> Self {
+        match capability {
+            Capability::Multiprotocol(family) => Self::new(
+                "MultiProtocolCapability",
+                2,
+                &MultiProtocolCapability { family: Some(family_code(*family)) },
+            ),
+            Capability::RouteRefresh => Self::new("RouteRefreshCapability", 3, &Empty {}),
+            Capability::ExtendedNextHop(tuples) => Self::new(
+                "ExtendedNexthopCapability",
+                5,
+                &ExtendedNexthopCapability {
+                    tuples: tuples.iter().map(|(family, afi)| next_hop_tuple(*family, *afi)).collect(),
+                },
+            ),
+            Capability::ExtendedMessage => Self::new("ExtendedMessageCapability", 14, &Empty {}),
+            Capability::GracefulRestart(GracefulRestart {
+                restarting,
+                notification,
+                restart_time,
+                families,
+            }) => Self::new(
+                "GracefulRestartCapability",
+                6,
+                &GracefulRestartCapability {
+                    flags: u32::from(*restarting) * RESTARTING + u32::from(*notification) * NOTIFICATION,
+                    time: u32::from(*restart_time),
+                    tuples: families
+                        .iter()
+                        .map(|(family, forwarding)| flagged(*family, u32::from(*forwarding) * FORWARDING))
+                        .collect(),
+                },
+            ),
+            Capability::FourOctetAs(asn) => {
+                Self::new("FourOctetASNCapability", 7, &FourOctetAsnCapability { asn: asn.0 })
+            }
+            Capability::AddPath(families) => Self::new(
+                "AddPathCapability",
+                8,
+                &AddPathCapability {
+                    tuples: families
+                        .iter()
+                        .map(|(family, mode)| flagged(*family, u32::from(*mode)))
+                        .collect(),
+                },
+            ),
+            Capability::EnhancedRefresh => Self::new("EnhancedRouteRefreshCapability", 9, &Empty {}),
+            Capability::Fqdn { host, domain } => Self::new(
+                "FqdnCapability",
+                12,
+                &FqdnCapability { host_name: host.to_string(), domain_name: domain.to_string() },
+            ),
+            Capability::SoftwareVersion(version) => Self::new(
+                "SoftwareVersionCapability",
+                13,
+                &SoftwareVersionCapability { software_version: version.to_string() },
+            ),
+            Capability::Unknown { code, value } => Self::new(
+                "UnknownCapability",
+                1,
+                &UnknownCapability { code: u32::from(*code), value: value.to_vec() },
+            ),
+        }
+    }
+
+    fn new(name: &'static str, tag: u32, body: &impl Message) -> Self {
+        Self { name, tag, body: body.encode_to_vec() }
+    }
+}
+
+fn flagged(family: FamilyCode, flags: u32) -> FamilyFlags {
+    FamilyFlags { family: Some(family_code(family)), flags }
+}
+
+fn next_hop_tuple(family: FamilyCode, afi: u16) -> ExtendedNexthopTuple {
+    ExtendedNexthopTuple {
+        nlri_family: Some(family_code(family)),
+        nexthop_family: Some(family_code(FamilyCode { afi, safi: 1 })),
+    }
+}
