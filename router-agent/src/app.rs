@@ -240,15 +240,16 @@ fn start_routing(
     events: &mpsc::Sender<Event>,
     parts: &mut JoinSet<()>,
 ) -> watch::Sender<Option<RoutingView>> {
+    let started = Instant::now();
     let (view, view_seen) = watch::channel(None);
     let (asks, asked) = mpsc::channel(ASKS);
     let settings = speaker::Settings {
         terms: routing.terms.clone(),
         hold_time: routing.hold_time,
         host_name: config.node_name.clone(),
+        started,
     };
     parts.spawn(speaker::run(settings, view_seen, events.clone(), asked, Nowhere));
-    let started = Instant::now();
     for address in &routing.admin {
         parts.spawn(grpc::run(*address, asks.clone(), started, events.clone()));
     }

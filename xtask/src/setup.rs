@@ -91,7 +91,10 @@ fn install_gobgp() -> Outcome {
     let folder = cache().join("gobgp-4.8");
     std::fs::create_dir_all(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
     let package = format!("github.com/osrg/gobgp/v4/cmd/gobgp@v{GOBGP}");
-    must(Command::new("go").env("GOBIN", &folder).env("GOFLAGS", "-modcacherw").args(["install", &package]))
+    let mut install = Command::new("go");
+    install.env("GOBIN", &folder).args(["install", &package]);
+    // What was fetched stays: a second try goes on where the first broke off.
+    must(&mut install).or_else(|_| must(&mut install))
 }
 
 /// Installs what is missing, or only says what is.

@@ -45,7 +45,7 @@ impl<S: Sink> Speaker<S> {
             }
             Ask::Act(address, verb, to) => {
                 let outcome = self.act(address, &verb).await;
-                drop(to.send(outcome));
+                let _ = to.send(outcome);
             }
             Ask::Watch(watch, to) => self.watchers.0.push((watch, to)),
         }

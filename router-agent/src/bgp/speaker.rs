@@ -43,6 +43,8 @@ pub(crate) struct Settings {
     pub(crate) terms: Terms,
     pub(crate) hold_time: u16,
     pub(crate) host_name: String,
+    /// The moment that its times count from.
+    pub(crate) started: std::time::Instant,
 }
 
 /// Who learns of best paths.
@@ -63,12 +65,12 @@ pub(crate) async fn run(
 ) {
     let (arrivals, mut inbox) = mpsc::channel(ARRIVALS);
     let mut speaker = Speaker {
+        start: Instant::from_std(settings.started),
         settings,
         running: None,
         events,
         arrivals,
         sink,
-        start: Instant::now(),
         next_id: 0,
         named: BTreeSet::new(),
         converged: false,

@@ -7,8 +7,8 @@ use router_bgp::message::capability::{Capability, GracefulRestart};
 use super::convert::family_code;
 use super::messages::{
     AddPathCapability, Empty, ExtendedNexthopCapability, ExtendedNexthopTuple, FamilyFlags,
-    FourOctetAsnCapability, FqdnCapability, GracefulRestartCapability, MultiProtocolCapability,
-    SoftwareVersionCapability, UnknownCapability,
+    FourOctetAsnCapability, FqdnCapability, GracefulRestartCapability, LongLivedGracefulRestartCapability,
+    LongLivedTuple, MultiProtocolCapability, SoftwareVersionCapability, UnknownCapability,
 };
 
 /// A message of which the generations agree on the body, but not on how it says its type.
@@ -24,6 +24,9 @@ pub(crate) struct Typed {
 /// Flags of the graceful restart capability as they stand above its time (RFC 4724 §3, RFC 8538 §2).
 const RESTARTING: u32 = 0x8;
 const NOTIFICATION: u32 = 0x4;
+/// Long-lived graceful restart (RFC 9494 §3.1), of which the speaker knows nothing; clients crash on it if it comes as a
+/// capability that nobody knows.
+const LONG_LIVED: u8 = 71;
 /// Of a family in it.
 const FORWARDING: u32 = 0x80;
 
@@ -85,6 +88,13 @@ impl Typed {
                 13,
                 &SoftwareVersionCapability { software_version: version.to_string() },
             ),
+            Capability::Unknown { code: LONG_LIVED, value } => Self::new(
+                "LongLivedGracefulRestartCapability",
+                10,
+                &LongLivedGracefulRestartCapability {
+                    tuples: value.chunks_exact(7).map(long_lived).collect(),
+                },
+            ),
             Capability::Unknown { code, value } => Self::new(
                 "UnknownCapability",
                 1,
@@ -100,6 +110,18 @@ impl Typed {
 
 fn flagged(family: FamilyCode, flags: u32) -> FamilyFlags {
     FamilyFlags { family: Some(family_code(family)), flags }
+}
+
+/// AFI, SAFI, flags, and 24 bits of seconds.
+fn long_lived(tuple: &[u8]) -> LongLivedTuple {
+    let number = |range| {
+        tuple.get(range).unwrap_or_default().iter().fold(0u32, |sum, octet| sum << 8 | u32::from(*octet))
+    };
+    let family = FamilyCode {
+        afi: u16::try_from(number(0..2)).unwrap_or_default(),
+        safi: u8::try_from(number(2..3)).unwrap_or_default(),
+    };
+    LongLivedTuple { family: Some(family_code(family)), flags: number(3..4), time: number(4..7) }
 }
 
 fn next_hop_tuple(family: FamilyCode, afi: u16) -> ExtendedNexthopTuple {

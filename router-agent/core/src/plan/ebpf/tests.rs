@@ -131,9 +131,10 @@ fn event<A: Numbered>(step: Step) -> Event {
         Step::Unbound(ifindex) => Event::Link(LinkEvent::Unbound { ifindex }),
         Step::Uplink(ifindex) => Event::Link(LinkEvent::Uplink { ifindex, name: format!("eth{ifindex}") }),
         Step::UplinkGone(ifindex) => Event::Link(LinkEvent::UplinkGone { ifindex }),
-        Step::Range(true) => {
-            Event::Node("n".into(), Node { addresses: vec![], pod_cidrs: vec![A::pod_range().parse().unwrap()] })
-        }
+        Step::Range(true) => Event::Node(
+            "n".into(),
+            Node { addresses: vec![], pod_cidrs: vec![A::pod_range().parse().unwrap()] },
+        ),
         Step::Range(false) => Event::NodeGone("n".into()),
     }
 }

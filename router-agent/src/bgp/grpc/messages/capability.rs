@@ -57,6 +57,23 @@ pub(crate) struct AddPathCapability {
 }
 
 #[derive(Clone, PartialEq, Message)]
+pub(crate) struct LongLivedGracefulRestartCapability {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) tuples: Vec<LongLivedTuple>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct LongLivedTuple {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) family: Option<Family>,
+    #[prost(uint32, tag = "2")]
+    pub(crate) flags: u32,
+    /// Seconds.
+    #[prost(uint32, tag = "3")]
+    pub(crate) time: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
 pub(crate) struct FqdnCapability {
     #[prost(string, tag = "1")]
     pub(crate) host_name: String,
