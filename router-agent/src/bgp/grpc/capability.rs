@@ -114,8 +114,9 @@ fn flagged(family: FamilyCode, flags: u32) -> FamilyFlags {
 
 /// AFI, SAFI, flags, and 24 bits of seconds.
 fn long_lived(tuple: &[u8]) -> LongLivedTuple {
-    let number = |range| {
-        tuple.get(range).unwrap_or_default().iter().fold(0u32, |sum, octet| sum << 8 | u32::from(*octet))
+    let number = |range: std::ops::Range<usize>| {
+        let octets = tuple.get(range).unwrap_or_default();
+        octets.iter().fold(0u32, |sum, octet| (sum << 8) | u32::from(*octet))
     };
     let family = FamilyCode {
         afi: u16::try_from(number(0..2)).unwrap_or_default(),
