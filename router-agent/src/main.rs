@@ -4,6 +4,7 @@
 mod app;
 mod cluster;
 mod config;
+mod fib;
 mod flags;
 mod flows;
 mod log;
