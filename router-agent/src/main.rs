@@ -5,6 +5,7 @@ mod app;
 mod bgp;
 mod cluster;
 mod config;
+mod fib;
 mod flags;
 mod flows;
 mod log;

@@ -390,7 +390,7 @@ async fn carry_out<P: Plane, D: Driver<P>>(
 }
 
 /// 100 ms after the first failure, then twice as long each time, a minute at most.
-fn backoff(attempts: u32) -> Duration {
+pub(crate) fn backoff(attempts: u32) -> Duration {
     Duration::from_millis(100 << attempts.saturating_sub(1).min(10)).min(Duration::from_mins(1))
 }
 

@@ -18,6 +18,7 @@ use anyhow::{Context as _, Result};
 use ipnet::IpNet;
 use router_core::cluster::{Event, Kind};
 use router_core::model::link::LinkEvent;
+use router_core::plan::fib::PROTOCOL as LEARNED;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -151,7 +152,7 @@ fn is_uplink(snapshot: &Snapshot, link: &Link) -> bool {
             .iter()
             .any(|address| address.link == link.index && address.global && address.ip.is_ipv4())
     };
-    let routed = || snapshot.routes.iter().any(|route| route.link == link.index);
+    let routed = || snapshot.routes.iter().any(|route| route.links().any(|used| used == link.index));
     link.ethernet && !link.loopback && !excluded && !member && (addressed() || routed())
 }
 
@@ -244,7 +245,10 @@ impl Reader {
             self.snapshot.disciplines = self.netlink.disciplines()?;
         }
         if all || changes.routes {
+            // Learned routes lead only where an address of ours is, which makes an uplink by itself; there may be
+            // many, and their events are not heard.
             self.snapshot.routes = self.netlink.routes(None)?;
+            self.snapshot.routes.retain(|route| route.protocol != LEARNED);
         }
         let ports: Vec<Link> = ports(&self.snapshot).cloned().collect();
         self.peers.retain(|index, _| ports.iter().any(|port| port.index == *index));
@@ -301,7 +305,7 @@ impl Watcher {
     /// In the network namespace of the calling thread, which must be inside a tokio runtime.
     pub(crate) fn open() -> Result<Self> {
         // Events first: what changes between the two is then reported, not lost.
-        let events = Events::open().context("cannot listen to netlink events")?;
+        let events = Events::open(LEARNED).context("cannot listen to netlink events")?;
         let reader = Reader::open().context("cannot open a netlink socket")?;
         Ok(Self { events, reader, view: View::default(), waiting: BTreeMap::new() })
     }

@@ -175,9 +175,12 @@ impl Keeper {
             .chain([own_node])
             .map(|range| Route {
                 destination: range.into(),
+                gateway: None,
                 link: pair.near,
+                metric: 0,
                 source: Some(source.into()),
                 protocol: PROTOCOL,
+                further: Vec::new(),
             })
             .collect();
         wanted.sort_unstable();

@@ -1,39 +1,35 @@
-//! Route netlink: links, addresses, routes and queueing disciplines, of this namespace and of those that have an
-//! id here; and the events that say when to ask again.
+//! Route netlink: links, addresses and queueing disciplines, of this namespace and of those that have an id here;
+//! routes (`routes.rs`); and the events that say when to ask again (`events.rs`, `route_events.rs`).
 //!
 //! Requests are synchronous: the kernel answers a request before `send` returns, so there is nothing to wait for.
 //! A [`Netlink`] belongs to the namespace of the thread that opened it, wherever it is used later.
 //! With `NETLINK_GET_STRICT_CHK` the kernel heeds the target namespace of a dump instead of ignoring it.
 //! Absent: what the answers mean (`node/links.rs`).
 
-#![expect(
-    unsafe_code,
-    reason = "the namespace of an event comes in a control message that only recvmsg(2) shows"
-)]
+mod events;
+mod route_events;
+mod routes;
 
-use std::collections::BTreeSet;
 use std::io;
-use std::mem;
-use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::AsRawFd as _;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
-    NetlinkBuffer, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REQUEST, NetlinkBuffer,
+    NetlinkMessage, NetlinkPayload,
 };
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
-};
 use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
-use tokio::io::unix::AsyncFd;
+
+pub(crate) use events::{Changes, Events};
+pub(crate) use route_events::{Notice, RouteEvents};
+pub(crate) use routes::{Route, Write};
 
 /// A device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,18 +61,10 @@ pub(crate) struct Link {
 pub(crate) struct Address {
     pub link: u32,
     pub ip: IpAddr,
+    /// Whom it makes a neighbour: its subnet, or the other end of a point-to-point link.
+    pub network: IpNet,
     /// Valid beyond its link and its host.
     pub global: bool,
-}
-
-/// A unicast route of the main table.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Route {
-    pub destination: IpNet,
-    pub link: u32,
-    pub source: Option<IpAddr>,
-    /// Who installed it.
-    pub protocol: u8,
 }
 
 /// A queueing discipline.
@@ -103,6 +91,13 @@ impl Netlink {
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
         Ok(Self { socket, sequence: 0 })
+    }
+
+    /// What events name the cause by of what this socket is told to do.
+    pub(crate) fn port(&self) -> io::Result<u32> {
+        let mut address = SocketAddr::new(0, 0);
+        self.socket.get_address(&mut address)?;
+        Ok(address.port_number())
     }
 
     /// Every device.
@@ -140,16 +135,6 @@ impl Netlink {
         message.attributes.extend(namespace.map(AddressAttribute::TargetNetNsId));
         let answers = self.dump(&RouteNetlinkMessage::GetAddress(message))?;
         Ok(answers.into_iter().filter_map(address_of).collect())
-    }
-
-    /// The IPv4 unicast routes of the main table, or those that `protocol` installed.
-    pub(crate) fn routes(&mut self, protocol: Option<u8>) -> io::Result<Vec<Route>> {
-        let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet;
-        message.header.table = RouteHeader::RT_TABLE_MAIN;
-        message.header.protocol = protocol.map_or(RouteProtocol::Unspec, RouteProtocol::from);
-        let answers = self.dump(&RouteNetlinkMessage::GetRoute(message))?;
-        Ok(answers.into_iter().flat_map(routes_of).collect())
     }
 
     /// Every queueing discipline.
@@ -218,19 +203,6 @@ impl Netlink {
         self.tell(&RouteNetlinkMessage::DelLink(message), 0)
     }
 
-    /// Installs an IPv4 route in the main table, in place of one to the same destination.
-    pub(crate) fn put_route(&mut self, route: &Route) -> io::Result<()> {
-        self.tell(&RouteNetlinkMessage::NewRoute(route_message(route)), NLM_F_CREATE | NLM_F_REPLACE)
-    }
-
-    /// Deletes a route; one that is not there counts as deleted.
-    pub(crate) fn delete_route(&mut self, route: &Route) -> io::Result<()> {
-        match self.tell(&RouteNetlinkMessage::DelRoute(route_message(route)), 0) {
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
-            done => done,
-        }
-    }
-
     fn tell(&mut self, message: &RouteNetlinkMessage, flags: u16) -> io::Result<()> {
         self.request(message, NLM_F_REQUEST | NLM_F_ACK | flags).map(drop)
     }
@@ -248,46 +220,66 @@ impl Netlink {
     }
 
     fn request(&mut self, message: &RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
+        self.send(message, flags)?;
+        let mut answers = Vec::new();
+        self.receive_all(&mut |bytes| {
+            match NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes).map(|message| message.payload) {
+                Ok(NetlinkPayload::InnerMessage(answer)) => answers.push(answer),
+                Ok(_) => {}
+                // A device of a kind that is newer than our decoder is not one of those we care for.
+                Err(error) => tracing::debug!(%error, "cannot decode a netlink message"),
+            }
+        })?;
+        Ok(answers)
+    }
+
+    fn send(&mut self, message: &RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        self.append(message, flags, &mut bytes);
+        self.socket.send(&bytes, 0).map(drop)
+    }
+
+    /// Adds a request with the next sequence number.
+    fn append(&mut self, message: &RouteNetlinkMessage, flags: u16, bytes: &mut Vec<u8>) {
         self.sequence = self.sequence.wrapping_add(1);
         let mut packet = NetlinkMessage::from(message.clone());
         packet.header.flags = flags;
         packet.header.sequence_number = self.sequence;
         packet.finalize();
-        let mut bytes = vec![0; packet.buffer_len()];
-        packet.serialize(&mut bytes);
-        self.socket.send(&bytes, 0)?;
-        self.answers()
+        let start = bytes.len();
+        bytes.resize((start + packet.buffer_len()).next_multiple_of(4), 0);
+        if let Some(place) = bytes.get_mut(start..) {
+            packet.serialize(place);
+        }
     }
 
-    /// Reads up to the acknowledgement, or the end of a dump.
-    fn answers(&self) -> io::Result<Vec<RouteNetlinkMessage>> {
-        let mut answers = Vec::new();
+    /// Hands every answer to the last request to `each`, up to the acknowledgement, or the end of a dump.
+    fn receive_all(&self, each: &mut dyn FnMut(&[u8])) -> io::Result<()> {
         let mut interrupted = false;
         loop {
             let (datagram, _) = self.socket.recv_from_full()?;
-            for bytes in messages(&datagram) {
-                let header = NetlinkBuffer::new(bytes);
+            for message in messages(&datagram) {
+                let header = NetlinkBuffer::new(message);
                 if header.sequence_number() != self.sequence {
                     continue;
                 }
                 interrupted |= header.flags() & NLM_F_DUMP_INTR != 0;
-                match NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes).map(|message| message.payload)
-                {
-                    Ok(NetlinkPayload::InnerMessage(answer)) => answers.push(answer),
-                    Ok(NetlinkPayload::Error(error)) if error.code.is_some() => {
-                        return Err(io::Error::from_raw_os_error(-error.raw_code()));
-                    }
-                    Ok(NetlinkPayload::Done(_)) if interrupted => {
-                        return Err(io::ErrorKind::Interrupted.into());
-                    }
-                    Ok(NetlinkPayload::Done(_) | NetlinkPayload::Error(_)) => return Ok(answers),
-                    Ok(_) => {}
-                    // A device of a kind that is newer than our decoder is not one of those we care for.
-                    Err(error) => tracing::debug!(%error, "cannot decode a netlink message"),
+                match errno(header.message_type(), header.payload()) {
+                    Some(0) => return Ok(()),
+                    Some(code) => return Err(io::Error::from_raw_os_error(code)),
+                    None if i32::from(header.message_type()) != libc::NLMSG_DONE => each(message),
+                    None if interrupted => return Err(io::ErrorKind::Interrupted.into()),
+                    None => return Ok(()),
                 }
             }
         }
     }
+}
+
+/// The positive errno of an answer: 0 for an acknowledgement; `None` for any other message.
+fn errno(kind: u16, payload: &[u8]) -> Option<i32> {
+    let code = payload.first_chunk().map(|code| i32::from_ne_bytes(*code))?;
+    (i32::from(kind) == libc::NLMSG_ERROR).then_some(code.wrapping_neg())
 }
 
 /// The messages of a datagram; ends at one that claims a length it cannot have.
@@ -341,61 +333,19 @@ fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
 fn address_of(message: RouteNetlinkMessage) -> Option<Address> {
     let RouteNetlinkMessage::NewAddress(message) = message else { return None };
     // `Local` is ours where both are given: on a point-to-point link `Address` is the other end.
-    let mut ip = None;
+    let (mut ip, mut other) = (None, None);
     for attribute in &message.attributes {
         match attribute {
             AddressAttribute::Local(local) => ip = Some(*local),
-            AddressAttribute::Address(other) => ip = ip.or(Some(*other)),
+            AddressAttribute::Address(address) => other = Some(*address),
             _ => {}
         }
     }
+    let ip = ip.or(other)?;
+    let network = IpNet::new(other.unwrap_or(ip), message.header.prefix_len).ok()?.trunc();
     let scope = message.header.scope;
     let global = !matches!(scope, AddressScope::Link | AddressScope::Host | AddressScope::Nowhere);
-    Some(Address { link: message.header.index, ip: ip?, global })
-}
-
-/// One route a next hop.
-fn routes_of(message: RouteNetlinkMessage) -> Vec<Route> {
-    let RouteNetlinkMessage::NewRoute(message) = message else { return Vec::new() };
-    let RouteHeader { destination_prefix_length, table, protocol, kind, .. } = message.header;
-    let (mut destination, mut source, mut links) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), None, Vec::new());
-    let mut full_table = u32::from(table);
-    for attribute in message.attributes {
-        match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(address)) => destination = address.into(),
-            RouteAttribute::PrefSource(RouteAddress::Inet(address)) => source = Some(address.into()),
-            RouteAttribute::Oif(index) => links.push(index),
-            RouteAttribute::MultiPath(hops) => links.extend(hops.iter().map(|hop| hop.interface_index)),
-            RouteAttribute::Table(number) => full_table = number,
-            _ => {}
-        }
-    }
-    let main = full_table == u32::from(RouteHeader::RT_TABLE_MAIN);
-    let Ok(destination) = IpNet::new(destination, destination_prefix_length) else { return Vec::new() };
-    if !main || kind != RouteType::Unicast {
-        return Vec::new();
-    }
-    let protocol = u8::from(protocol);
-    links.into_iter().map(|link| Route { destination, link, source, protocol }).collect()
-}
-
-fn route_message(route: &Route) -> RouteMessage {
-    let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
-    message.header.table = RouteHeader::RT_TABLE_MAIN;
-    message.header.protocol = RouteProtocol::from(route.protocol);
-    message.header.scope = RouteScope::Link;
-    message.header.kind = RouteType::Unicast;
-    message.header.destination_prefix_length = route.destination.prefix_len();
-    let attributes = &mut message.attributes;
-    if let IpAddr::V4(address) = route.destination.network() {
-        attributes.push(RouteAttribute::Destination(RouteAddress::Inet(address)));
-    }
-    attributes.push(RouteAttribute::Oif(route.link));
-    if let Some(IpAddr::V4(address)) = route.source {
-        attributes.push(RouteAttribute::PrefSource(RouteAddress::Inet(address)));
-    }
-    message
+    Some(Address { link: message.header.index, ip, network, global })
 }
 
 fn discipline_of(message: RouteNetlinkMessage) -> Option<Discipline> {
@@ -406,126 +356,4 @@ fn discipline_of(message: RouteNetlinkMessage) -> Option<Discipline> {
     })?;
     let link = message.header.index.try_into().ok()?;
     Some(Discipline { link, kind, ingress: message.header.parent == TcHandle::INGRESS })
-}
-
-/// What has changed since the last time, as coarsely as the answer is asked for again.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Changes {
-    /// Links, addresses or queueing disciplines of this namespace.
-    pub own: bool,
-    /// Routes of this namespace.
-    pub routes: bool,
-    /// Links or addresses of the namespaces with these ids.
-    pub namespaces: BTreeSet<i32>,
-    /// Events were lost: anything may have changed.
-    pub overrun: bool,
-}
-
-/// The kernel's events: of this namespace, and of every namespace that has an id here.
-#[derive(Debug)]
-pub(crate) struct Events {
-    socket: AsyncFd<Socket>,
-}
-
-impl Events {
-    /// In the network namespace of the calling thread, which must be inside a tokio runtime.
-    pub(crate) fn open() -> io::Result<Self> {
-        /// `RTNLGRP_*` of linux/rtnetlink.h: links, queueing disciplines, addresses, IPv4 routes.
-        const GROUPS: [u32; 5] = [1, 4, 5, 9, 7];
-        /// A burst of a hundred pods starting at once; beyond it we read everything again.
-        const BUFFER: i32 = 1 << 20;
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.set_rx_buf_sz(BUFFER)?;
-        socket.set_listen_all_namespaces(true)?;
-        socket.bind_auto()?;
-        for group in GROUPS {
-            socket.add_membership(group)?;
-        }
-        socket.set_non_blocking(true)?;
-        // SAFETY: the socket owns its descriptor and gives it to nobody, so it stays this one until both are dropped.
-        let socket = unsafe { AsyncFd::register(socket) }?;
-        Ok(Self { socket })
-    }
-
-    /// Waits for a change, and returns all that have come in. Can be dropped while it waits and loses nothing.
-    pub(crate) async fn changes(&self) -> io::Result<Changes> {
-        loop {
-            let mut ready = self.socket.readable().await?;
-            let changes = drain(self.socket.get_ref())?;
-            ready.clear_ready();
-            if changes != Changes::default() {
-                return Ok(changes);
-            }
-        }
-    }
-}
-
-fn drain(socket: &Socket) -> io::Result<Changes> {
-    let mut changes = Changes::default();
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        match receive(socket, &mut buffer) {
-            Ok((length, namespace)) => {
-                for message in messages(buffer.get(..length).unwrap_or(&[])) {
-                    changes.note(NetlinkBuffer::new(message).message_type(), namespace);
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(changes),
-            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => changes.overrun = true,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-impl Changes {
-    fn note(&mut self, kind: u16, namespace: Option<i32>) {
-        match (kind, namespace) {
-            (libc::RTM_NEWLINK | libc::RTM_DELLINK | libc::RTM_NEWADDR | libc::RTM_DELADDR, Some(id)) => {
-                self.namespaces.insert(id);
-            }
-            (libc::RTM_NEWROUTE | libc::RTM_DELROUTE, None) => self.routes = true,
-            (_, None) => self.own = true,
-            (_, Some(_)) => {}
-        }
-    }
-
-    /// Adds what came later.
-    pub(crate) fn merge(&mut self, other: Self) {
-        let Self { own, routes, namespaces, overrun } = other;
-        self.own |= own;
-        self.routes |= routes;
-        self.namespaces.extend(namespaces);
-        self.overrun |= overrun;
-    }
-}
-
-/// One datagram, and the id of the namespace it comes from if that is not ours.
-fn receive(socket: &Socket, buffer: &mut [u8]) -> io::Result<(usize, Option<i32>)> {
-    // Aligned as control messages have to be, and room for more of them than netlink sends.
-    let mut control = [0u64; 32];
-    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
-    // SAFETY: all zeroes is a valid msghdr.
-    let mut message: libc::msghdr = unsafe { mem::zeroed() };
-    message.msg_iov = &raw mut part;
-    message.msg_iovlen = 1;
-    message.msg_control = control.as_mut_ptr().cast();
-    message.msg_controllen = size_of_val(&control);
-    // SAFETY: `message` points at `buffer` and `control` with their lengths, and both outlive the call.
-    let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, 0) };
-    let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
-    let mut namespace = None;
-    // SAFETY: the kernel has filled `control` and said in `message` how far.
-    let mut entry = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
-    while !entry.is_null() {
-        // SAFETY: not null, so the macros found a whole header in `control`.
-        let header = unsafe { *entry };
-        if header.cmsg_level == libc::SOL_NETLINK && header.cmsg_type == libc::NETLINK_LISTEN_ALL_NSID {
-            // SAFETY: the data of this message is an int.
-            namespace = Some(unsafe { libc::CMSG_DATA(entry).cast::<i32>().read_unaligned() });
-        }
-        // SAFETY: as for the first.
-        entry = unsafe { libc::CMSG_NXTHDR(&raw const message, entry) };
-    }
-    Ok((length, namespace.filter(|id| *id >= 0)))
 }

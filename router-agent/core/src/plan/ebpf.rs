@@ -156,7 +156,7 @@ impl<A: Family> Plane for EbpfPlane<A> {
                 let veth = want.claimants(*address).first().and_then(|first| want.veth(*first));
                 veth.map(|veth| Subject::Link(veth.name.clone()))
             }
-            Owner::Leavings(_) | Owner::Backend(_) => None,
+            Owner::Leavings(_) | Owner::Backend(_) | Owner::Route(_) => None,
         };
         known.unwrap_or_else(|| Subject::Table(owner.to_string()))
     }
@@ -228,6 +228,7 @@ fn plan_with<A: Family>(want: &Cluster, have: &Tables<A>, owner: &Owner, ids: &m
         }
         Owner::Pod(address) => plan_pod(want, have, *address, &mut group),
         Owner::Device(ifindex) => plan_device(want, have, *ifindex, &mut group),
+        Owner::Route(_) => {}
     }
     group
 }

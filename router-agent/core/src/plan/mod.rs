@@ -6,6 +6,7 @@
 
 pub mod ebpf;
 mod family;
+pub mod fib;
 pub mod order;
 pub mod routes;
 
@@ -13,6 +14,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 pub use family::Family;
 
@@ -34,6 +37,8 @@ pub enum Owner {
     Pod(IpAddr),
     /// A device that carries a program of ours, by its index.
     Device(u32),
+    /// Our routes to a prefix.
+    Route(IpNet),
 }
 
 impl fmt::Display for Owner {
@@ -45,6 +50,7 @@ impl fmt::Display for Owner {
             Self::Backend(id) => write!(f, "loose backend {id}"),
             Self::Pod(address) => write!(f, "pod address {address}"),
             Self::Device(ifindex) => write!(f, "device {ifindex}"),
+            Self::Route(prefix) => write!(f, "route {prefix}"),
         }
     }
 }

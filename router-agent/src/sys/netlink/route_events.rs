@@ -1,0 +1,102 @@
+//! What happens to this namespace's main table, links and addresses behind our back: events with what they say, less
+//! those that we caused ourselves.
+
+use std::io;
+
+use netlink_packet_core::NetlinkBuffer;
+use netlink_sys::Socket;
+use tokio::io::unix::AsyncFd;
+
+use super::events::{listen, receive};
+use super::messages;
+use super::routes::{Entry, each_route};
+
+/// Something changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Notice {
+    /// A route came, changed or went.
+    Route(Entry),
+    /// A device as it is now.
+    Link { index: u32, up: bool },
+    /// A device went.
+    LinkGone { index: u32 },
+    /// An address came or went.
+    Address,
+    /// Events were lost: anything may have changed.
+    Overrun,
+}
+
+/// The events.
+#[derive(Debug)]
+pub(crate) struct RouteEvents {
+    socket: AsyncFd<Socket>,
+    own_port: u32,
+}
+
+impl RouteEvents {
+    /// In the network namespace of the calling thread, which must be inside a tokio runtime. Route events that the
+    /// netlink socket with the port `own_port` caused are left out.
+    pub(crate) fn open(own_port: u32) -> io::Result<Self> {
+        /// `RTNLGRP_*` of linux/rtnetlink.h: links, IPv4 addresses, IPv4 routes.
+        const GROUPS: [u32; 3] = [1, 5, 7];
+        Ok(Self { socket: listen(&GROUPS, false)?, own_port })
+    }
+
+    /// Waits for something to happen, and returns all that has. Can be dropped while it waits and loses nothing.
+    pub(crate) async fn notices(&self) -> io::Result<Vec<Notice>> {
+        loop {
+            let mut ready = self.socket.readable().await?;
+            let notices = self.drain()?;
+            ready.clear_ready();
+            if !notices.is_empty() {
+                return Ok(notices);
+            }
+        }
+    }
+
+    fn drain(&self) -> io::Result<Vec<Notice>> {
+        let mut notices = Vec::new();
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            match receive(self.socket.get_ref(), &mut buffer) {
+                Ok((length, _)) => {
+                    let datagram = buffer.get(..length).unwrap_or(&[]);
+                    messages(datagram).for_each(|message| self.note(message, &mut notices));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(notices),
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => notices.push(Notice::Overrun),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn note(&self, message: &[u8], notices: &mut Vec<Notice>) {
+        let header = NetlinkBuffer::new(message);
+        let payload = header.payload();
+        match header.message_type() {
+            // The kernel names the socket whose request it was, which is nothing that a sender could claim.
+            libc::RTM_NEWROUTE | libc::RTM_DELROUTE if header.port_number() != self.own_port => {
+                each_route(payload, &mut |entry| notices.push(Notice::Route(entry)));
+            }
+            libc::RTM_NEWLINK => notices
+                .extend(link_of(payload).map(|(index, flags)| Notice::Link { index, up: flags & UP != 0 })),
+            libc::RTM_DELLINK => {
+                notices.extend(link_of(payload).map(|(index, _)| Notice::LinkGone { index }));
+            }
+            libc::RTM_NEWADDR | libc::RTM_DELADDR => notices.push(Notice::Address),
+            _ => {}
+        }
+    }
+}
+
+/// `IFF_UP`.
+const UP: u32 = 1;
+
+/// Index and flags out of a struct ifinfomsg: family, padding, type, index, flags. A bridge's word on one of its ports
+/// is of another family and says nothing of the device.
+fn link_of(payload: &[u8]) -> Option<(u32, u32)> {
+    let ([family, _, _, _, a, b, c, d, flags @ ..], _) = payload.split_first_chunk::<12>()?;
+    let index = u32::from_ne_bytes([*a, *b, *c, *d]);
+    (*family == 0).then(|| (index, u32::from_ne_bytes(*flags)))
+}
