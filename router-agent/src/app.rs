@@ -9,6 +9,7 @@ pub(crate) mod kernel;
 use std::future::Future;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -17,16 +18,18 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use router_core::cluster::{Cluster, Event, HostView, Kind, RoutingView};
 use router_core::cni::Wanted;
 use router_core::plan::ebpf::EbpfPlane;
+use router_core::plan::fib::Own;
 use router_core::problem::{Problem, Subject};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tracing::info;
+use tracing::{error, info};
 
 use crate::bgp::{grpc, speaker};
 use crate::cluster::watch as follow;
 use crate::config::{Api, Cni, Config, Environment, Routing, Services};
+use crate::fib::{self, FibQueue};
 use crate::flags::Flags;
 use crate::log;
 use crate::node::cni_file;
@@ -187,7 +190,10 @@ async fn run(config: Config, kernel: impl KernelSide) -> anyhow::Result<()> {
             .collect(),
         advertise_vips: config.routing.as_ref().is_some_and(|routing| routing.terms.advertise_cluster_ips),
     };
-    let routing = config.routing.as_ref().map(|routing| start_routing(routing, &config, &events, &mut parts));
+    let routing = config
+        .routing
+        .as_ref()
+        .map(|routing| start_routing(routing, &config, host_seen.clone(), &events, &mut parts));
     let outlets = Outlets { progress, host, routing };
     let reconciler = Reconciler::<EbpfPlane<[u8; 4]>, _>::new(cluster, driver, settings, outlets);
     let loop_ended = reconciler.run(inbox);
@@ -237,6 +243,7 @@ fn spawn_followers(
 fn start_routing(
     routing: &Routing,
     config: &Config,
+    host: watch::Receiver<HostView>,
     events: &mpsc::Sender<Event>,
     parts: &mut JoinSet<()>,
 ) -> watch::Sender<Option<RoutingView>> {
@@ -249,17 +256,42 @@ fn start_routing(
         host_name: config.node_name.clone(),
         started,
     };
-    parts.spawn(speaker::run(settings, view_seen, events.clone(), asked, Nowhere));
+    let queue = Arc::new(FibQueue::default());
+    let (own, own_seen) = watch::channel(None);
+    parts.spawn(gather_own(host, view_seen.clone(), own));
+    parts.spawn(speaker::run(settings, view_seen, events.clone(), asked, Arc::clone(&queue)));
+    let kept = fib::run(queue, own_seen, routing.sync_period, events.clone());
+    parts.spawn(async move {
+        if let Err(failure) = kept.await {
+            error!("keeping learned routes: {failure:#}");
+        }
+    });
     for address in &routing.admin {
         parts.spawn(grpc::run(*address, asks.clone(), started, events.clone()));
     }
     view
 }
 
-struct Nowhere;
-impl speaker::Sink for Nowhere {
-    fn push(&self, _: ipnet::IpNet, _: Option<std::net::IpAddr>) {}
-    fn converged(&self) {}
+/// What must never be led elsewhere by a learned route, from this host's view and the speaker's.
+async fn gather_own(
+    mut host: watch::Receiver<HostView>,
+    mut view: watch::Receiver<Option<RoutingView>>,
+    own: watch::Sender<Option<Own>>,
+) {
+    loop {
+        let known = view.borrow_and_update().clone();
+        if let Some(view) = known {
+            let now = Some(Own::new(&host.borrow_and_update(), view.others.values()));
+            own.send_if_modified(|before| std::mem::replace(before, now.clone()) != now);
+        }
+        let changed = tokio::select! {
+            changed = host.changed() => changed,
+            changed = view.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
+    }
 }
 
 /// Waits for the first list of everything, and for our Node in it.

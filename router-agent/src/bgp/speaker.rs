@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use router_bgp::asn::Asn;
@@ -22,6 +23,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
+use crate::fib::FibQueue;
 use crate::log::GOBGP;
 
 use super::answer::{self, Watchers};
@@ -53,6 +55,16 @@ pub(crate) trait Sink: Send + 'static {
     fn push(&self, prefix: ipnet::IpNet, next_hop: Option<IpAddr>);
     /// Every peer has said all it has to say at first: what nobody has named is stale.
     fn converged(&self);
+}
+
+impl Sink for Arc<FibQueue> {
+    fn push(&self, prefix: ipnet::IpNet, next_hop: Option<IpAddr>) {
+        FibQueue::push(self, prefix, next_hop);
+    }
+
+    fn converged(&self) {
+        self.sweep();
+    }
 }
 
 /// Runs until nobody tells it of the cluster any more.

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use router_tests::apiserver::Kind;
 use router_tests::cluster::{AgentOptions, ClusterOptions};
@@ -167,4 +167,28 @@ fn both_generations_of_gobgp_are_answered_by_the_agent() {
         wait(&world, "the session to come back", || ask("neighbor 192.168.77.1").contains("ESTABLISHED"));
     }
     assert!(bird.ask("show protocols node").unwrap().contains("Established"));
+}
+
+/// Learned routes are in the kernel as long as their peer is, and come back if somebody takes them out.
+#[test]
+fn what_a_router_announces_is_a_route_of_the_kernel_and_nothing_else_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::start("fib", options(&EXTERNAL));
+    let _other = joined(&world, folder.path());
+    let node = &world.cluster.topology.node;
+    node.ip("route add 198.51.100.0/24 via 192.168.77.1 proto 17\n").unwrap();
+    let bird = router(&world.cluster.topology.router, folder.path());
+    let learned = || node.run(&["ip", "route", "show", "proto", "17"]).unwrap();
+    let route = "203.0.113.0/24 via 192.168.77.1 dev eth0";
+    wait(&world, "the route to be learned", || learned().contains(route));
+    // The other node's next hop is in no subnet of ours, and there is no tunnel.
+    let chosen = |prefix: &str| learned().contains(prefix);
+    assert!(!chosen("10.244.9.0/24") && !chosen("default"), "{}", learned());
+    wait(&world, "what stood before and nobody named to go", || !chosen("198.51.100.0/24"));
+    node.run(&["ip", "route", "flush", "proto", "17"]).unwrap();
+    let flushed = Instant::now();
+    wait(&world, "the route to come back", || learned().contains(route));
+    eprintln!("back {:?} after the flush", flushed.elapsed());
+    drop(bird);
+    wait(&world, "the route to go with its peer", || !chosen("203.0.113.0/24"));
 }
