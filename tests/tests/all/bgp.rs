@@ -164,7 +164,10 @@ fn both_generations_of_gobgp_are_answered_by_the_agent() {
         assert!(ask("global rib -j").contains("203.0.113.0/24"), "{gobgp}");
         ask("neighbor 192.168.77.1 softresetin");
         ask("neighbor 192.168.77.1 reset");
-        wait(&world, "the session to come back", || ask("neighbor 192.168.77.1").contains("ESTABLISHED"));
+        wait(&world, "the session to come back, and its routes", || {
+            ask("neighbor 192.168.77.1").contains("ESTABLISHED")
+                && ask("global rib").contains("203.0.113.0/24")
+        });
     }
     assert!(bird.ask("show protocols node").unwrap().contains("Established"));
 }
