@@ -7,7 +7,7 @@ use router_tests::probe::Probe;
 use router_tests::serve::Transport;
 use serde_json::Value;
 
-use super::world::{BOTH, World, clsact_with_pins, four, native, plain};
+use super::world::{BOTH, World, clsact_with_pins, four, hold, native, plain};
 
 /// A connection to a pod that is deleted is reset, so that its client does not wait; UDP and new connections go to
 /// the pod that is left.
@@ -25,7 +25,7 @@ fn a_connection_to_a_deleted_pod_is_reset_and_the_next_goes_elsewhere() {
                     // Round robin: among a few, one is the doomed pod's.
                     (0..8)
                         .find_map(|port| {
-                            let mut flow = world.hold(&place, *transport, &to, 42_000 + 100 * number + port);
+                            let mut flow = hold(&place, *transport, &to, 42_000 + 100 * number + port);
                             let answer = flow.ask("hello").unwrap();
                             (answer.backend() == Some(&doomed)).then_some((*transport, flow))
                         })
@@ -82,7 +82,7 @@ fn a_connection_to_an_endpoint_that_left_is_reset_and_the_next_goes_elsewhere() 
             .clients()
             .into_iter()
             .flat_map(|(who, place)| {
-                BOTH.map(|transport| (who, transport, world.hold(&place, transport, &to, 44_000)))
+                BOTH.map(|transport| (who, transport, hold(&place, transport, &to, 44_000)))
             })
             .collect();
         for (who, transport, flow) in &mut held {
@@ -160,7 +160,7 @@ fn traffic_goes_on_without_the_agent_and_its_successor_changes_no_row() {
         let mut held: Vec<_> = clients
             .iter()
             .flat_map(|(who, place)| {
-                BOTH.map(|transport| (who, transport, world.hold(place, transport, &to, 43_000)))
+                BOTH.map(|transport| (who, transport, hold(place, transport, &to, 43_000)))
             })
             .collect();
         let mut go_on = |when: &str| {

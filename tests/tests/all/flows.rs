@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use router_tests::probe::Probe;
 
-use super::world::{BOTH, World, four, native};
+use super::world::{BOTH, World, four, hold, native};
 
 /// The port that the clients here come from.
 const PORT: u16 = 41_000;
@@ -27,7 +27,7 @@ fn one_port_through_two_vips_and_directly_to_one_backend_is_three_flows() {
                 for order in orders {
                     let what = format!("{set_up}: {who} {transport} {order:?}");
                     port += 1;
-                    let mut flows = order.map(|to| Some(world.hold(&place, transport, to, port)));
+                    let mut flows = order.map(|to| Some(hold(&place, transport, to, port)));
                     for ends in 0..flows.len() {
                         for _ in 0..2 {
                             for flow in flows.iter_mut().flatten() {
@@ -65,7 +65,7 @@ fn a_flow_is_in_the_table_that_evicts_until_its_client_answers_a_reply() {
     world.serve("web", &["web"]);
     let client = world.pod("client");
     let to = world.dial("web");
-    let mut held = BOTH.map(|transport| world.hold(&client, transport, &to, PORT));
+    let mut held = BOTH.map(|transport| hold(&client, transport, &to, PORT));
     let rows = |map: &str, protocol: u64| {
         let own = world.rows(map).into_iter().filter(|row| {
             row["value"]["client_port"] == u64::from(PORT) && row["key"]["protocol"] == protocol

@@ -99,12 +99,6 @@ impl World {
         [("pod", self.pod("client")), ("node", self.cluster.node())]
     }
 
-    /// A flow from a port of a place that stays open.
-    pub(super) fn hold(&self, place: &Place, transport: Transport, to: &str, port: u16) -> Held {
-        let from = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
-        Probe::new(place).hold(&ProbeCall::new(transport, to).from(from)).unwrap()
-    }
-
     /// Waits until the agent's log has a line with all these words, and gives it back.
     pub(super) fn logged(&self, words: &[&str]) -> String {
         let find = |cluster: &Cluster| {
@@ -156,4 +150,10 @@ impl World {
         };
         ids.into_iter().find(is_it).unwrap_or_else(|| panic!("the agent holds no map {map}"))
     }
+}
+
+/// A flow from a port of a place that stays open.
+pub(super) fn hold(place: &Place, transport: Transport, to: &str, port: u16) -> Held {
+    let from = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
+    Probe::new(place).hold(&ProbeCall::new(transport, to).from(from)).unwrap()
 }
