@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use kube::Client;
+use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use router_core::cluster::{Cluster, Event, HostView, Kind};
 use router_core::cni::Wanted;
@@ -22,8 +23,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tower::layer::layer_fn;
 use tracing::info;
 
+use crate::cluster::lines::WholeLines;
 use crate::cluster::watch as follow;
 use crate::config::{Api, Cni, Config, Environment, Services};
 use crate::flags::Flags;
@@ -316,7 +319,8 @@ async fn connect(api: &Api) -> anyhow::Result<Client> {
     if let Some(master) = &api.master {
         config.cluster_url = master.parse().with_context(|| format!("read --master {master:?}"))?;
     }
-    Client::try_from(config).context("make a client of the API server")
+    let builder = ClientBuilder::try_from(config).context("make a client of the API server")?;
+    Ok(builder.with_layer(&layer_fn(WholeLines::new)).build())
 }
 
 #[cfg(test)]
