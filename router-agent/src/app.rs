@@ -114,15 +114,14 @@ fn start(program: &str, args: &[String]) -> Start {
     Start::Run(verbosity, Box::new(flags))
 }
 
+/// With what `build.rs` found.
 fn version_line(program: &str) -> String {
-    let version = option_env!("KUBE_ROUTER_VERSION").unwrap_or(concat!("v", env!("CARGO_PKG_VERSION")));
-    let built = option_env!("KUBE_ROUTER_BUILD_DATE").unwrap_or("an unknown date");
-    let toolchain = option_env!("KUBE_ROUTER_TOOLCHAIN").unwrap_or(concat!(
-        "rustc ",
-        env!("CARGO_PKG_RUST_VERSION"),
-        " or newer"
-    ));
-    format!("Running {program} version {version}, built on {built}, {toolchain}")
+    format!(
+        "Running {program} version {}, built on {}, {}",
+        env!("KUBE_ROUTER_VERSION"),
+        env!("KUBE_ROUTER_BUILD_DATE"),
+        env!("KUBE_ROUTER_TOOLCHAIN")
+    )
 }
 
 fn prepare(flags: Flags) -> anyhow::Result<Config> {
