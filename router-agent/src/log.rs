@@ -28,7 +28,13 @@ fn targets(verbosity: i64) -> Targets {
     };
     // The watcher's own warnings come back as Problems, once each.
     let theirs = if verbosity < 5 { LevelFilter::ERROR } else { LevelFilter::DEBUG };
-    Targets::new().with_default(theirs).with_target("kube_router", ours).with_target("router_core", ours)
+    // So does every request that failed, of which the client says an error beside returning it.
+    let client = if verbosity < 5 { LevelFilter::OFF } else { LevelFilter::DEBUG };
+    Targets::new()
+        .with_default(theirs)
+        .with_target("kube_client::client::builder", client)
+        .with_target("kube_router", ours)
+        .with_target("router_core", ours)
 }
 
 struct Klog;
@@ -124,6 +130,8 @@ mod tests {
         assert!(shown(0, "kube_router::app", Level::INFO) && !shown(0, "kube_router::app", Level::DEBUG));
         assert!(shown(2, "kube_router::app", Level::DEBUG) && !shown(2, "kube_router::app", Level::TRACE));
         assert!(shown(3, "kube_router::app", Level::TRACE));
+        let requests = "kube_client::client::builder";
+        assert!(!shown(3, requests, Level::ERROR) && shown(5, requests, Level::DEBUG));
         assert!(
             !shown(3, "kube_client::client", Level::INFO) && shown(5, "kube_client::client", Level::DEBUG)
         );
