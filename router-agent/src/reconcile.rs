@@ -22,20 +22,10 @@ use tracing::{debug, info, trace};
 
 use crate::cluster::report;
 
-/// What to read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Scope {
-    /// Every row.
-    All,
-    /// At least the rows of these.
-    #[expect(dead_code, reason = "the loop knows what it wrote, and in doubt reads everything")]
-    Owners(BTreeSet<Owner>),
-}
-
 /// The IO half of a plane.
 pub(crate) trait Driver<P: Plane> {
-    /// What the kernel holds.
-    fn read(&mut self, scope: &Scope) -> impl Future<Output = Result<P::Tables, Error>> + Send;
+    /// What the kernel holds, all of it: what the loop wrote it knows, and in doubt it reads everything.
+    fn read(&mut self) -> impl Future<Output = Result<P::Tables, Error>> + Send;
 
     /// Carries groups out: the puts of all in order, then the deletes of all in order. Whoever fails is returned
     /// with the reason, and had nothing more done after the op that failed.
@@ -206,7 +196,7 @@ where
         if let Some(have) = self.have.take() {
             return Some(have);
         }
-        let read = self.driver.as_mut()?.read(&Scope::All).await;
+        let read = self.driver.as_mut()?.read().await;
         let subject = Subject::Table("of every kind".to_owned());
         let found = match &read {
             Ok(_) => Vec::new(),

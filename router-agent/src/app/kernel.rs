@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tracing::error;
 
 use crate::app::KernelSide;
-use crate::config::{Attach, Services};
+use crate::config::Services;
 use crate::flows::{EventReader, PodNames, Sweeper, Swept, Timeouts};
 use crate::node::firewall;
 use crate::node::hooks::{self, Attacher};
@@ -58,7 +58,7 @@ impl KernelSide for Ebpf {
         sweeper.survey().await?;
         let names = PodNames::default();
         let reader = EventReader::take(&mut object, names.clone())?;
-        let attacher = Attacher::new(object, attach(services.attach), pins.as_deref())?;
+        let attacher = Attacher::new(object, services.attach, pins.as_deref())?;
         let watcher = Watcher::open()?;
 
         let (outside, outside_seen) = watch::channel(Outside::default());
@@ -84,14 +84,6 @@ fn spawn(
             error!("{doing}: {failure:#}");
         }
     });
-}
-
-const fn attach(wanted: Attach) -> hooks::Attach {
-    match wanted {
-        Attach::Auto => hooks::Attach::Auto,
-        Attach::Tcx => hooks::Attach::Tcx,
-        Attach::Clsact => hooks::Attach::Clsact,
-    }
 }
 
 /// What `kube-svc`, its routes and the firewall depend on; where any of it changes, they are looked at again.
