@@ -77,6 +77,8 @@ pub(crate) struct Reconciler<P: Plane, D> {
     unreadable: u32,
     /// Something came that the host's view may depend on; endpoints do not.
     view_stale: bool,
+    /// When a veth may have become one that nobody knows.
+    strange_at: Option<Instant>,
     pace: Pace,
     started: Instant,
     audit_at: Instant,
@@ -107,6 +109,7 @@ where
             held: BTreeMap::new(),
             unreadable: 0,
             view_stale: true,
+            strange_at: None,
             pace: Pace::default(),
             started: now,
             audit_at: now,
@@ -118,7 +121,7 @@ where
     pub(crate) async fn run(mut self, mut events: mpsc::Receiver<Event>) {
         let mut batch = Vec::with_capacity(BATCH);
         loop {
-            let due = self.due();
+            let due = [self.due(), self.strange_at].into_iter().flatten().min();
             let wake = pin!(async {
                 match due {
                     Some(due) => sleep_until(due).await,
@@ -137,6 +140,7 @@ where
             if self.due().is_some_and(|due| due <= Instant::now()) {
                 self.pass().await;
             }
+            self.find_strangers();
             report::log(self.cluster.problems_mut().take_changes());
             self.tell();
         }
@@ -280,6 +284,16 @@ where
             let found =
                 self.held.values().filter(|held| held.subject == subject).map(|held| held.problem.clone());
             self.cluster.problems_mut().set(Finder::Apply, &subject, found.collect());
+        }
+    }
+
+    /// Where something came that it may depend on, or time did it.
+    fn find_strangers(&mut self) {
+        let now = Instant::now();
+        let due = self.view_stale || self.strange_at.is_some_and(|at| at <= now);
+        if due && self.cluster.unlisted().is_empty() {
+            let next = self.cluster.find_strangers(now - self.started);
+            self.strange_at = next.map(|next| self.started + next);
         }
     }
 
