@@ -3,7 +3,7 @@
 //! that install one.
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -44,6 +44,7 @@ fn main() -> Result<()> {
     for variable in ["EBPF_RUSTC", "BPF_LINKER"] {
         println!("cargo:rerun-if-env-changed={variable}");
     }
+    name_the_build()?;
     let target = target_folder(&out);
     let built = compile(&root, &target.join("bpf"))?;
     let object = strip(&built)?;
@@ -55,6 +56,38 @@ fn main() -> Result<()> {
     fs::write(&aside, &object)?;
     fs::rename(&aside, &shared)?;
     Ok(())
+}
+
+/// What `--version` says, unless the environment says it. With `SOURCE_DATE_EPOCH` the same sources and compiler give
+/// the same words.
+fn name_the_build() -> Result<()> {
+    println!("cargo:rerun-if-env-changed=SOURCE_DATE_EPOCH");
+    let date = || {
+        let seconds = env::var("SOURCE_DATE_EPOCH").map_or_else(|_| "now".to_owned(), |at| format!("@{at}"));
+        says("date".as_ref(), &["--utc", &format!("--date={seconds}"), "+%Y-%m-%dT%H:%M:%SZ"])
+            .context("SOURCE_DATE_EPOCH is a number of seconds, or absent")
+    };
+    let rustc = env::var_os("RUSTC").context("RUSTC is not set")?;
+    let facts: [(&str, &dyn Fn() -> Result<String>); 3] = [
+        ("VERSION", &|| Ok(format!("v{}", env::var("CARGO_PKG_VERSION")?))),
+        ("BUILD_DATE", &date),
+        ("TOOLCHAIN", &|| says(&rustc, &["--version"])),
+    ];
+    for (name, fact) in facts {
+        let variable = format!("KUBE_ROUTER_{name}");
+        println!("cargo:rerun-if-env-changed={variable}");
+        let given = env::var(&variable).ok().filter(|given| !given.is_empty());
+        println!("cargo:rustc-env={variable}={}", given.map_or_else(fact, Ok)?);
+    }
+    Ok(())
+}
+
+/// The one line that a program prints.
+fn says(program: &OsStr, arguments: &[&str]) -> Result<String> {
+    let doing = || format!("{} {}", program.display(), arguments.join(" "));
+    let output = Command::new(program).args(arguments).output().with_context(doing)?;
+    ensure!(output.status.success(), "{} ended with {}", doing(), output.status);
+    Ok(String::from_utf8(output.stdout).with_context(doing)?.trim().to_owned())
 }
 
 /// The target folder, so that debug and release builds share one BPF build.

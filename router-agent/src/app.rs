@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use kube::Client;
+use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use router_core::cluster::{Cluster, Event, HostView, Kind, RoutingView};
 use router_core::cni::Wanted;
@@ -24,9 +25,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tower::layer::layer_fn;
 use tracing::{error, info};
 
 use crate::bgp::{grpc, speaker};
+use crate::cluster::lines::WholeLines;
 use crate::cluster::watch as follow;
 use crate::config::{Api, Cni, Config, Environment, Routing, Services};
 use crate::fib::{self, FibQueue};
@@ -118,15 +121,14 @@ fn start(program: &str, args: &[String]) -> Start {
     Start::Run(verbosity, Box::new(flags))
 }
 
+/// With what `build.rs` found.
 fn version_line(program: &str) -> String {
-    let version = option_env!("KUBE_ROUTER_VERSION").unwrap_or(concat!("v", env!("CARGO_PKG_VERSION")));
-    let built = option_env!("KUBE_ROUTER_BUILD_DATE").unwrap_or("an unknown date");
-    let toolchain = option_env!("KUBE_ROUTER_TOOLCHAIN").unwrap_or(concat!(
-        "rustc ",
-        env!("CARGO_PKG_RUST_VERSION"),
-        " or newer"
-    ));
-    format!("Running {program} version {version}, built on {built}, {toolchain}")
+    format!(
+        "Running {program} version {}, built on {}, {}",
+        env!("KUBE_ROUTER_VERSION"),
+        env!("KUBE_ROUTER_BUILD_DATE"),
+        env!("KUBE_ROUTER_TOOLCHAIN")
+    )
 }
 
 fn prepare(flags: Flags) -> anyhow::Result<Config> {
@@ -390,7 +392,8 @@ async fn connect(api: &Api) -> anyhow::Result<Client> {
     if let Some(master) = &api.master {
         config.cluster_url = master.parse().with_context(|| format!("read --master {master:?}"))?;
     }
-    Client::try_from(config).context("make a client of the API server")
+    let builder = ClientBuilder::try_from(config).context("make a client of the API server")?;
+    Ok(builder.with_layer(&layer_fn(WholeLines::new)).build())
 }
 
 #[cfg(test)]

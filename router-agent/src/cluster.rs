@@ -1,5 +1,6 @@
 //! The Kubernetes side: API objects in, events of the model out.
 
+pub(crate) mod lines;
 pub(crate) mod narrow;
 pub(crate) mod report;
 pub(crate) mod translate;

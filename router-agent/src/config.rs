@@ -48,7 +48,7 @@ pub(crate) struct Services {
 /// How programs are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Attach {
-    /// tcx where links can be pinned, else clsact.
+    /// tcx if its links can be pinned in a bpffs that outlives us, else clsact.
     Auto,
     Tcx,
     Clsact,

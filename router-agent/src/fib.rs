@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, trace};
 
 use crate::planes::fib::FibDriver;
-use crate::reconcile::{Driver as _, Scope, backoff};
+use crate::reconcile::{Driver as _, backoff};
 use crate::sys::netlink::{Notice, RouteEvents};
 
 use self::problems::Reporter;
@@ -256,7 +256,7 @@ impl Keeper {
             self.want.subnets = found;
         }
         if routes || moved {
-            self.have = Some(self.driver.read(&Scope::All).await?);
+            self.have = Some(self.driver.read().await?);
             self.reads += 1;
             self.replan = true;
         }

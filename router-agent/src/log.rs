@@ -32,8 +32,11 @@ fn targets(verbosity: i64) -> Targets {
     };
     // The watcher's own warnings come back as Problems, once each.
     let theirs = if verbosity < 5 { LevelFilter::ERROR } else { LevelFilter::DEBUG };
+    // So does every request that failed, of which the client says an error beside returning it.
+    let client = if verbosity < 5 { LevelFilter::OFF } else { LevelFilter::DEBUG };
     Targets::new()
         .with_default(theirs)
+        .with_target("kube_client::client::builder", client)
         .with_target("kube_router", ours)
         .with_target(GOBGP, LevelFilter::INFO)
         .with_target("router_core", ours)
@@ -197,6 +200,8 @@ mod tests {
         assert!(shown(0, "kube_router::app", Level::INFO) && !shown(0, "kube_router::app", Level::DEBUG));
         assert!(shown(2, "kube_router::app", Level::DEBUG) && !shown(2, "kube_router::app", Level::TRACE));
         assert!(shown(3, "kube_router::app", Level::TRACE));
+        let requests = "kube_client::client::builder";
+        assert!(!shown(3, requests, Level::ERROR) && shown(5, requests, Level::DEBUG));
         assert!(
             !shown(3, "kube_client::client", Level::INFO) && shown(5, "kube_client::client", Level::DEBUG)
         );

@@ -23,20 +23,10 @@ use tracing::{debug, info, trace};
 
 use crate::cluster::report;
 
-/// What to read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Scope {
-    /// Every row.
-    All,
-    /// At least the rows of these.
-    #[expect(dead_code, reason = "the loop knows what it wrote, and in doubt reads everything")]
-    Owners(BTreeSet<Owner>),
-}
-
 /// The IO half of a plane.
 pub(crate) trait Driver<P: Plane> {
-    /// What the kernel holds.
-    fn read(&mut self, scope: &Scope) -> impl Future<Output = Result<P::Tables, Error>> + Send;
+    /// What the kernel holds, all of it: what the loop wrote it knows, and in doubt it reads everything.
+    fn read(&mut self) -> impl Future<Output = Result<P::Tables, Error>> + Send;
 
     /// Carries groups out: the puts of all in order, then the deletes of all in order. Whoever fails is returned
     /// with the reason, and had nothing more done after the op that failed.
@@ -96,6 +86,8 @@ pub(crate) struct Reconciler<P: Plane, D> {
     routing_stale: bool,
     /// VIPs that can be dialled; kept only if somebody is told of them.
     programmed: BTreeSet<IpAddr>,
+    /// When a veth may have become one that nobody knows.
+    strange_at: Option<Instant>,
     pace: Pace,
     started: Instant,
     audit_at: Instant,
@@ -128,6 +120,7 @@ where
             view_stale: true,
             routing_stale: true,
             programmed: BTreeSet::new(),
+            strange_at: None,
             pace: Pace::default(),
             started: now,
             audit_at: now,
@@ -139,7 +132,7 @@ where
     pub(crate) async fn run(mut self, mut events: mpsc::Receiver<Event>) {
         let mut batch = Vec::with_capacity(BATCH);
         loop {
-            let due = self.due();
+            let due = [self.due(), self.strange_at].into_iter().flatten().min();
             let wake = pin!(async {
                 match due {
                     Some(due) => sleep_until(due).await,
@@ -158,6 +151,7 @@ where
             if self.due().is_some_and(|due| due <= Instant::now()) {
                 self.pass().await;
             }
+            self.find_strangers();
             report::log(self.cluster.problems_mut().take_changes());
             self.tell();
         }
@@ -222,7 +216,7 @@ where
         if let Some(have) = self.have.take() {
             return Some(have);
         }
-        let read = self.driver.as_mut()?.read(&Scope::All).await;
+        let read = self.driver.as_mut()?.read().await;
         let subject = Subject::Table("of every kind".to_owned());
         let found = match &read {
             Ok(_) => Vec::new(),
@@ -321,6 +315,16 @@ where
             } else if !held.contains(&address) {
                 self.routing_stale |= self.programmed.insert(address);
             }
+        }
+    }
+
+    /// Where something came that it may depend on, or time did it.
+    fn find_strangers(&mut self) {
+        let now = Instant::now();
+        let due = self.view_stale || self.strange_at.is_some_and(|at| at <= now);
+        if due && self.cluster.unlisted().is_empty() {
+            let next = self.cluster.find_strangers(now - self.started);
+            self.strange_at = next.map(|next| self.started + next);
         }
     }
 

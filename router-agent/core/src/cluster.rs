@@ -10,6 +10,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -214,6 +215,12 @@ impl Cluster {
     /// The index of every uplink.
     pub fn uplinks(&self) -> impl Iterator<Item = u32> {
         self.uplinks.keys().copied()
+    }
+
+    /// Finds the veths that have had a pod's address for some seconds while the API knows no pod of that address.
+    /// `now` counts from anywhere. Says when to ask again, if nothing changes until then.
+    pub fn find_strangers(&mut self, now: Duration) -> Option<Duration> {
+        self.pods.find_strangers(now, &mut self.problems)
     }
 
     /// What the host's network is to be, with VIPs in `cluster_ip_ranges` routed as those.

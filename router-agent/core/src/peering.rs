@@ -13,7 +13,6 @@ use crate::problem::{Problem, Subject};
 
 /// What flags say about routing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "upstream's switches are independent of each other")]
 pub struct Terms {
     pub asn: u32,
     /// Where we listen, and where other nodes do.

@@ -14,10 +14,10 @@ use ipnet::IpNet;
 use router_core::cluster::{Event, HostView};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::error;
+use tracing::{error, info};
 
 use crate::app::KernelSide;
-use crate::config::{Attach, Services};
+use crate::config::Services;
 use crate::flows::{EventReader, PodNames, Sweeper, Swept, Timeouts};
 use crate::node::firewall;
 use crate::node::hooks::{self, Attacher};
@@ -58,7 +58,7 @@ impl KernelSide for Ebpf {
         sweeper.survey().await?;
         let names = PodNames::default();
         let reader = EventReader::take(&mut object, names.clone())?;
-        let attacher = Attacher::new(object, attach(services.attach), pins.as_deref())?;
+        let attacher = Attacher::new(object, services.attach, pins.as_deref())?;
         let watcher = Watcher::open()?;
 
         let (outside, outside_seen) = watch::channel(Outside::default());
@@ -86,14 +86,6 @@ fn spawn(
     });
 }
 
-const fn attach(wanted: Attach) -> hooks::Attach {
-    match wanted {
-        Attach::Auto => hooks::Attach::Auto,
-        Attach::Tcx => hooks::Attach::Tcx,
-        Attach::Clsact => hooks::Attach::Clsact,
-    }
-}
-
 /// What `kube-svc`, its routes and the firewall depend on; where any of it changes, they are looked at again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Outside {
@@ -102,6 +94,7 @@ struct Outside {
     /// As found: it changes when somebody takes it away.
     service: Option<ServiceLink>,
     service_routes: BTreeSet<IpNet>,
+    node_addresses: BTreeSet<IpAddr>,
 }
 
 /// What has to be right before anybody hears of a device.
@@ -126,6 +119,7 @@ impl Devices {
             mtu: view.mtu,
             service: view.service,
             service_routes: view.service_routes.clone(),
+            node_addresses: view.node_addresses.clone(),
         };
         self.outside.send_if_modified(|known| {
             let changed = *known != outside;
@@ -149,6 +143,11 @@ async fn follow_host(
     names: PodNames,
     mut outside: watch::Receiver<Outside>,
 ) -> Result<()> {
+    let [mut routing, mut pair, mut accepting] = [
+        Care::of("cannot route VIPs to kube-svc"),
+        Care::of("cannot keep kube-svc"),
+        Care::of("cannot accept our traffic in the host's firewall"),
+    ];
     loop {
         let view = host.borrow_and_update().clone();
         let around = outside.borrow_and_update().clone();
@@ -157,20 +156,51 @@ async fn follow_host(
         if let Some(IpAddr::V4(address)) = view.node_addresses.iter().find(|address| address.is_ipv4()) {
             meta.set_node(address.octets())?;
             let ranges: Vec<_> = view.vip_ranges.iter().copied().collect();
-            if let Err(failure) = keeper.set_service_routes(&ranges, IpAddr::V4(*address)) {
-                error!("cannot route VIPs to kube-svc: {failure:#}");
+            let done = keeper.set_service_routes(&ranges, IpAddr::V4(*address));
+            if done.is_err() && !around.node_addresses.contains(&IpAddr::V4(*address)) {
+                let missing = format!(
+                    "no device of this host has {address}, the Node's address at the API; give it to one, or have \
+                     the kubelet report another (--node-ip)"
+                );
+                routing.took(done.context(missing));
+            } else {
+                routing.took(done);
             }
-        } else if let Err(failure) = keeper.repair() {
-            error!("cannot keep kube-svc: {failure:#}");
+        } else {
+            pair.took(keeper.repair().map(drop));
         }
-        if let Err(failure) = firewall::ensure(&around.uplinks) {
-            error!("cannot accept our traffic in the host's firewall: {failure:#}");
-        }
+        accepting.took(firewall::ensure(&around.uplinks).map(drop));
         tokio::select! {
             changed = host.changed() => changed.context("learn of the cluster")?,
             changed = outside.changed() => changed.context("learn of devices")?,
             () = tokio::time::sleep(AUDIT) => {}
         }
+    }
+}
+
+/// Something that is done again and again: a failure is said when it is another than the last.
+struct Care {
+    cannot: &'static str,
+    failure: Option<String>,
+}
+
+impl Care {
+    const fn of(cannot: &'static str) -> Self {
+        Self { cannot, failure: None }
+    }
+
+    fn took(&mut self, outcome: Result<()>) {
+        let Self { cannot, failure } = self;
+        let found = outcome.err().map(|failure| format!("{failure:#}"));
+        if *failure == found {
+            return;
+        }
+        if let Some(found) = &found {
+            error!("{cannot}: {found}");
+        } else {
+            info!("{cannot}: no longer");
+        }
+        *failure = found;
     }
 }
 

@@ -179,7 +179,9 @@ impl<S: Sink> Speaker<S> {
                     }
                 }
                 if let Some(running) = self.running.as_mut().filter(|_| *outbound) {
-                    Family::ALL.into_iter().for_each(|family| running.rib.refresh(id, family));
+                    for family in Family::ALL {
+                        running.rib.refresh(id, family);
+                    }
                 }
             }
         }

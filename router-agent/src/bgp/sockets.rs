@@ -80,9 +80,9 @@ fn socket_for(local: IpAddr) -> io::Result<TcpSocket> {
 
 fn set_one_hop<F: std::os::fd::AsFd>(socket: &F, v4: bool) -> io::Result<()> {
     if v4 {
-        setsockopt(socket, sockopt::Ipv4Ttl, &1)?
+        setsockopt(socket, sockopt::Ipv4Ttl, &1)?;
     } else {
-        setsockopt(socket, sockopt::Ipv6Ttl, &1)?
+        setsockopt(socket, sockopt::Ipv6Ttl, &1)?;
     }
     Ok(())
 }

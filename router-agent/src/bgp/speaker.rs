@@ -318,9 +318,11 @@ impl<S: Sink> Speaker<S> {
 
     async fn accepted(&mut self, stream: TcpStream, from: SocketAddr, now: Duration) {
         let known = self.running.as_ref().and_then(|running| running.neighbours.get(&from.ip()));
-        match known.filter(|neighbour| neighbour.machine.is_enabled()).map(|neighbour| neighbour.id) {
-            Some(id) => self.feed(id, |neighbour| neighbour.connected(stream, false, now)).await,
-            None => debug!("closed a BGP connection from {from}, which is no peer that is up"),
+        let enabled = known.filter(|neighbour| neighbour.machine.is_enabled()).map(|neighbour| neighbour.id);
+        if let Some(id) = enabled {
+            self.feed(id, |neighbour| neighbour.connected(stream, false, now)).await;
+        } else {
+            debug!("closed a BGP connection from {from}, which is no peer that is up");
         }
     }
 

@@ -5,7 +5,7 @@
 //! which operators know them, and are put back when they are missing.
 //! Absent: anything that drops, and removal.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::sys::iptables::{Iptables, Rule};
 
@@ -42,21 +42,34 @@ fn rule(chain: &'static str, matches: &[&str], comment: &str) -> Rule {
     Rule { chain, arguments: matches.iter().chain(&target).map(ToString::to_string).collect() }
 }
 
-/// Puts the rules wherever a flavour of iptables filters, and says how many were missing.
+/// Puts the rules wherever a flavour of iptables filters, and says how many were missing. A rule that cannot be put
+/// keeps back no other, and no other flavour; all that failed is returned.
 pub(crate) fn ensure(node_interfaces: &[String]) -> Result<usize> {
+    ensure_in(&Iptables::filtering(), node_interfaces)
+}
+
+fn ensure_in(flavours: &[Iptables], node_interfaces: &[String]) -> Result<usize> {
+    let rules = rules(node_interfaces);
     let mut inserted = 0;
-    for iptables in Iptables::filtering() {
-        for rule in rules(node_interfaces) {
-            inserted += usize::from(iptables.ensure(&rule)?);
+    let mut failed = Vec::new();
+    for iptables in flavours {
+        let before = inserted;
+        for rule in &rules {
+            match iptables.ensure(rule) {
+                Ok(was_missing) => inserted += usize::from(was_missing),
+                Err(failure) => failed.push(format!("{failure:#}")),
+            }
         }
-        if inserted > 0 {
+        if inserted > before {
             tracing::info!(
                 program = iptables.name(),
-                rules = inserted,
+                rules = inserted - before,
                 "accepted our traffic in the host's firewall"
             );
         }
     }
+    failed.dedup();
+    ensure!(failed.is_empty(), "{}", failed.join("; "));
     Ok(inserted)
 }
 
@@ -94,6 +107,31 @@ mod tests {
             let drop = listing.find("INVALID -j DROP").unwrap();
             assert!(listing.find("allow inbound traffic to pods").unwrap() < drop, "{listing}");
             assert!(listing.contains("-A INPUT -m mark --mark 0x8000000/0x8000000"), "{listing}");
+        });
+    }
+
+    /// With a kernel that lacks a match, or with a program that is half installed, one flavour fails.
+    #[test]
+    fn a_flavour_that_fails_is_reported_and_keeps_the_other_not_back() {
+        in_namespace(|| {
+            run("iptables-nft -P FORWARD DROP");
+            let flavours = [Iptables::of("/nowhere/iptables"), Iptables::of("iptables-nft")];
+            let failure = ensure_in(&flavours, &uplinks()).unwrap_err().to_string();
+            assert!(failure.starts_with("cannot run /nowhere/iptables"), "{failure}");
+            let listing = run("iptables-nft -S");
+            assert_eq!(listing.matches("--comment").count(), 7, "{listing}");
+        });
+    }
+
+    #[test]
+    fn a_rule_that_fails_is_reported_and_keeps_the_others_not_back() {
+        in_namespace(|| {
+            run("iptables-nft -P FORWARD DROP");
+            let refused = vec!["a device name that is too long".to_owned(), "eth0".to_owned()];
+            let failure = ensure(&refused).unwrap_err().to_string();
+            assert!(failure.contains(&refused[0]), "{failure}");
+            let listing = run("iptables-nft -S");
+            assert_eq!(listing.matches("--comment").count(), 7, "{listing}");
         });
     }
 

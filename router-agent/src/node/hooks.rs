@@ -10,21 +10,13 @@ use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;
 use aya::programs::SchedClassifier;
 
+use crate::config::Attach;
 use crate::sys::attach::{self, Hook, Mode, Target};
 use crate::sys::bpf;
 use crate::sys::netlink::Netlink;
 
 use super::links::View;
 use super::service_link::FAR;
-
-/// `--attach`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Attach {
-    /// tcx if its links can be pinned in a bpffs that outlives us, else clsact.
-    Auto,
-    Tcx,
-    Clsact,
-}
 
 /// The folder of our pins, if a bpffs stands at `bpffs`.
 pub(crate) fn pins(bpffs: &Path) -> Option<std::path::PathBuf> {

@@ -22,7 +22,7 @@ use router_core::plan::{Group, Owner};
 
 use crate::node::firewall::MARK;
 use crate::node::links::View;
-use crate::reconcile::{Driver, Scope};
+use crate::reconcile::Driver;
 use crate::sys::bpf::{Failure, MetaRow, Row, Table};
 use crate::sys::clock::monotonic;
 
@@ -298,7 +298,7 @@ impl EbpfDriver {
 }
 
 impl Driver<EbpfPlane<V4>> for EbpfDriver {
-    async fn read(&mut self, _: &Scope) -> Result<Tables<V4>> {
+    async fn read(&mut self) -> Result<Tables<V4>> {
         self.read_all()
     }
 

@@ -14,7 +14,7 @@ use router_core::plan::fib::{FibPlane, Op, PROTOCOL, Row, Subnet, Tables};
 use router_core::plan::{Group, Owner};
 use tokio::task::spawn_blocking;
 
-use crate::reconcile::{Driver, Scope};
+use crate::reconcile::Driver;
 use crate::sys::netlink::{Netlink, Route, Write};
 
 /// The main table.
@@ -58,7 +58,7 @@ impl FibDriver {
 }
 
 impl Driver<FibPlane> for FibDriver {
-    async fn read(&mut self, _: &Scope) -> Result<Tables> {
+    async fn read(&mut self) -> Result<Tables> {
         self.ask(tables).await.context("cannot read routes from the kernel")
     }
 

@@ -45,7 +45,7 @@ impl Fake {
 }
 
 impl Driver<EbpfPlane<Four>> for Fake {
-    async fn read(&mut self, _: &Scope) -> Result<Tables<Four>, Error> {
+    async fn read(&mut self) -> Result<Tables<Four>, Error> {
         self.with(|kernel| {
             kernel.reads += 1;
             if kernel.unreadable { Err(anyhow!("no such map")) } else { Ok(kernel.tables.clone()) }

@@ -38,6 +38,12 @@ impl Iptables {
         found
     }
 
+    /// The flavour with this program.
+    #[cfg(test)]
+    pub(crate) const fn of(program: &'static str) -> Self {
+        Self { program }
+    }
+
     /// The name of its program.
     pub(crate) const fn name(&self) -> &'static str {
         self.program

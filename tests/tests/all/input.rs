@@ -121,8 +121,8 @@ fn an_api_server_that_answers_wrongly_is_named_until_it_answers_right() {
         (Fault::Code(403), ["403", "; grant list and watch on services"]),
         (Fault::Code(500), ["500", "; see to the API server"]),
         (Fault::ErrorEvent(410), ["410", "; nothing to do"]),
-        // A watch that breaks off, be it in the midst of a line, is taken up again without a word.
-        (Fault::HalfLine, ["", ""]),
+        (Fault::HalfLine, ["in the midst of a line", "; what was known stays"]),
+        // A watch that breaks off between two lines is taken up again without a word.
         (Fault::Close, ["", ""]),
     ]) {
         faults.inject(Rule::new(fault).kind(Kind::Service).identity(Identity::Agent));

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -13,6 +14,9 @@ use crate::model::pod::Pod;
 use crate::plan::Owner;
 use crate::problem::{Finder, Problem, Problems, Subject};
 
+/// How long a veth may have an address before the API has told of its pod, or after it no longer does.
+const STRANGE_AFTER: Duration = Duration::from_secs(5);
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Pods {
@@ -21,6 +25,10 @@ pub(super) struct Pods {
     /// By address, in the order in which they were seen to have it.
     claims: BTreeMap<IpAddr, Vec<u32>>,
     by_name: BTreeMap<Key, Pod>,
+    /// Veths with an address that no pod of the API has, and since when.
+    nameless: BTreeMap<u32, Duration>,
+    /// Those for too long.
+    strangers: BTreeSet<u32>,
 }
 
 impl Pods {
@@ -71,6 +79,37 @@ impl Pods {
         touched
     }
 
+    /// Finds the veths that nobody at the API knows. New ones are none as long as there are as many pods without an
+    /// address: they may be theirs. Says when to look again, if nothing changes until then.
+    pub(super) fn find_strangers(&mut self, now: Duration, problems: &mut Problems) -> Option<Duration> {
+        let known = |address: &IpAddr| {
+            let mut pods = self.by_name.values().filter(|pod| !pod.host_network);
+            pods.any(|pod| pod.addresses.contains(address))
+        };
+        let nameless = self.veths.keys().copied().filter(|ifindex| {
+            let mut own = self.claims.iter().filter(|(_, claimants)| claimants.first() == Some(ifindex));
+            own.next().is_some_and(|(first, _)| !known(first)) && !own.any(|(address, _)| known(address))
+        });
+        self.nameless =
+            nameless.map(|ifindex| (ifindex, self.nameless.get(&ifindex).copied().unwrap_or(now))).collect();
+        let mut strangers = self.strangers.clone();
+        strangers.retain(|ifindex| self.nameless.contains_key(ifindex));
+        let new: BTreeMap<u32, Duration> = self
+            .nameless
+            .iter()
+            .filter(|(ifindex, _)| !strangers.contains(*ifindex))
+            .map(|(ifindex, since)| (*ifindex, *since + STRANGE_AFTER))
+            .collect();
+        if new.len() > self.live().filter(|pod| pod.addresses.is_empty()).count() {
+            strangers.extend(new.iter().filter(|(_, at)| **at <= now).map(|(ifindex, _)| *ifindex));
+        }
+        if strangers != self.strangers {
+            self.strangers = strangers;
+            self.judge(problems);
+        }
+        new.into_values().filter(|at| *at > now).min()
+    }
+
     pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.claims.keys().copied()
     }
@@ -118,14 +157,29 @@ impl Pods {
         addresses.chain(self.veths.keys().map(|ifindex| Owner::Device(*ifindex))).collect()
     }
 
-    /// Finds the veths that report an address which another had first.
+    /// Finds the veths that report an address which another had first, and tells of strangers.
     fn judge(&self, problems: &mut Problems) {
         for (ifindex, veth) in &self.veths {
             let lost = veth.addresses.iter().filter_map(|address| {
                 let first = *self.claimants(*address).first()?;
                 (first != *ifindex).then(|| self.taken(*ifindex, veth, *address, first))
             });
-            problems.set(Finder::Cluster, &Subject::Link(veth.name.clone()), lost.collect());
+            let strange = self.strangers.contains(ifindex).then(|| self.strange(*ifindex, veth));
+            problems.set(Finder::Cluster, &Subject::Link(veth.name.clone()), lost.chain(strange).collect());
+        }
+    }
+
+    fn strange(&self, ifindex: u32, veth: &Veth) -> Problem {
+        let own = self.claims.iter().filter(|(_, claimants)| claimants.first() == Some(&ifindex));
+        let addresses: Vec<String> = own.map(|(address, _)| address.to_string()).collect();
+        Problem {
+            subject: Subject::Link(veth.name.clone()),
+            reason: "UnknownPod",
+            text: format!(
+                "it has {}, and the API knows no pod of this node with that",
+                addresses.join(" and ")
+            ),
+            remedy: "take down what made it, or let it be: it is served as a pod is".into(),
         }
     }
 

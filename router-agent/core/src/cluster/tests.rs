@@ -161,6 +161,31 @@ fn a_pod_that_takes_its_neighbours_address_is_named_and_gets_nothing() {
 }
 
 #[test]
+fn a_veth_that_the_api_knows_no_pod_of_is_named_after_five_seconds() {
+    let seconds = Duration::from_secs;
+    let expected = "link veth2: UnknownPod: it has 10.1.0.5, and the API knows no pod of this node with that; take down \
+                    what made it, or let it be: it is served as a pod is";
+    let mut cluster = cluster([node(), bound(2, &[FIVE])]);
+    assert_eq!(cluster.find_strangers(seconds(10)), Some(seconds(15)));
+    assert_eq!(wrong(&cluster), Vec::<String>::new());
+    assert_eq!(cluster.find_strangers(seconds(14)), Some(seconds(15)));
+    assert_eq!(cluster.find_strangers(seconds(15)), None);
+    assert_eq!(wrong(&cluster), [expected]);
+    // It stays one while another's pod comes to be.
+    cluster.absorb(pod("new", &[]));
+    cluster.absorb(bound(3, &[SIX]));
+    assert_eq!(cluster.find_strangers(seconds(20)), Some(seconds(25)));
+    assert_eq!(cluster.find_strangers(seconds(25)), None);
+    assert_eq!(wrong(&cluster), [expected], "the pod may be veth3's");
+    cluster.absorb(pod("new", &[SIX]));
+    cluster.find_strangers(seconds(26));
+    assert_eq!(wrong(&cluster), [expected]);
+    cluster.absorb(pod("late", &[FIVE]));
+    assert_eq!(cluster.find_strangers(seconds(27)), None);
+    assert_eq!(wrong(&cluster), Vec::<String>::new());
+}
+
+#[test]
 fn an_address_outside_the_pod_ranges_is_no_claim() {
     let foreign = IpAddr::from([192, 0, 2, 7]);
     let mut cluster = cluster([bound(2, &[FIVE, foreign])]);
