@@ -1,10 +1,10 @@
 //! The loop of learned routes: what BGP chose goes into the kernel, and comes back when somebody takes it out.
 //!
 //! A change of BGP's is planned at once, against what we know of the kernel. Behind our back three things happen: a
-//! link goes down and takes its routes with it, without an event for each; an address comes or goes; somebody else
-//! writes routes. Each is noticed, and a moment later everything is read and planned anew; what we write ourselves
-//! comes back as an event too, and is left out. A write that fails is tried again ever more rarely, while others go on.
-//! Nothing is planned before it is known what is ours by other means.
+//! link goes down, or loses its last address, and takes its routes with it, without an event for each; an address
+//! comes or goes; somebody else writes routes. Each is noticed, and a moment later everything is read and planned
+//! anew; of what we write ourselves the kernel does not tell us. A write that fails is tried again ever more rarely,
+//! while others go on. Nothing is planned before it is known what is ours by other means.
 
 mod problems;
 mod queue;
@@ -189,21 +189,18 @@ impl Keeper {
     }
 
     fn note(&mut self, notice: &Notice) {
-        let of_ours = |index: u32, up: bool| {
-            self.want.subnets.iter().any(|subnet| subnet.link == index && subnet.up != up)
-        };
+        let on_subnet = |index: u32| self.want.subnets.iter().any(|subnet| subnet.link == index);
         let Stale { subnets, routes } = match notice {
             Notice::Overrun => Stale { subnets: true, routes: true },
-            Notice::Address => Stale { subnets: true, routes: false },
+            // With the last address of a link go its routes, also if there is another by the time we look.
+            Notice::Address { link } => Stale { subnets: true, routes: on_subnet(*link) },
             Notice::Link { index, up } => {
                 // A link that has been down has lost its routes, also if it is up again by the time we look.
-                let changed = of_ours(*index, *up);
+                let mut subnets = self.want.subnets.iter();
+                let changed = subnets.any(|subnet| subnet.link == *index && subnet.up != *up);
                 Stale { subnets: changed, routes: changed }
             }
-            Notice::LinkGone { index } => {
-                let changed = of_ours(*index, true) || of_ours(*index, false);
-                Stale { subnets: changed, routes: changed }
-            }
+            Notice::LinkGone { index } => Stale { subnets: on_subnet(*index), routes: on_subnet(*index) },
             Notice::Route(entry) => {
                 let route = &entry.route;
                 let ours = route.protocol == PROTOCOL || self.want.chosen.contains_key(&route.destination);

@@ -21,8 +21,8 @@ pub(crate) enum Notice {
     Link { index: u32, up: bool },
     /// A device went.
     LinkGone { index: u32 },
-    /// An address came or went.
-    Address,
+    /// An address of a device came or went.
+    Address { link: u32 },
     /// Events were lost: anything may have changed.
     Overrun,
 }
@@ -87,7 +87,9 @@ fn note(message: &[u8], notices: &mut Vec<Notice>) {
         libc::RTM_DELLINK => {
             notices.extend(link_of(payload).map(|(index, _)| Notice::LinkGone { index }));
         }
-        libc::RTM_NEWADDR | libc::RTM_DELADDR => notices.push(Notice::Address),
+        libc::RTM_NEWADDR | libc::RTM_DELADDR => {
+            notices.extend(index_of(payload).map(|link| Notice::Address { link }));
+        }
         _ => {}
     }
 }
@@ -101,4 +103,10 @@ fn link_of(payload: &[u8]) -> Option<(u32, u32)> {
     let ([family, _, _, _, a, b, c, d, flags @ ..], _) = payload.split_first_chunk::<12>()?;
     let index = u32::from_ne_bytes([*a, *b, *c, *d]);
     (*family == 0).then(|| (index, u32::from_ne_bytes(*flags)))
+}
+
+/// The index out of a struct ifaddrmsg: family, prefix length, flags, scope, index.
+fn index_of(payload: &[u8]) -> Option<u32> {
+    let ([_, _, _, _, index @ ..], _) = payload.split_first_chunk::<8>()?;
+    Some(u32::from_ne_bytes(*index))
 }

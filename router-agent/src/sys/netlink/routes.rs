@@ -25,7 +25,7 @@ pub(crate) struct Route {
     pub destination: IpNet,
     /// `None`: the destination is on the link itself.
     pub gateway: Option<IpAddr>,
-    /// 0: none, for a route that leads nowhere.
+    /// 0: none, for a route that leads nowhere, or by a nexthop object that is not told.
     pub link: u32,
     /// Of several routes to one destination the one with the least is used.
     pub metric: u32,
@@ -47,7 +47,7 @@ impl Route {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub route: Route,
-    /// It leads somewhere; else packets for it are dropped, and it has no link.
+    /// It leads somewhere; else packets for it are dropped.
     pub unicast: bool,
 }
 
@@ -234,7 +234,7 @@ pub(super) fn each_route(payload: &[u8], each: &mut dyn FnMut(Entry)) {
     let unicast = *kind == libc::RTN_UNICAST;
     let main = full_table == u32::from(RouteHeader::RT_TABLE_MAIN);
     let Ok(destination) = Ipv4Net::new(destination, *length) else { return };
-    if main && (!unicast || hop.link != 0) {
+    if main {
         let Hop { gateway, link } = hop;
         let (destination, protocol) = (destination.into(), *protocol);
         each(Entry {
