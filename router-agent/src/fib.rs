@@ -1,10 +1,10 @@
 //! The loop of learned routes: what BGP chose goes into the kernel, and comes back when somebody takes it out.
 //!
 //! A change of BGP's is planned at once, against what we know of the kernel. Behind our back three things happen: a
-//! link goes down and takes its routes with it, without an event for each; an address comes or goes; somebody else
-//! writes routes. Each is noticed, and a moment later everything is read and planned anew; what we write ourselves
-//! comes back as an event too, and is left out. A write that fails is tried again ever more rarely, while others go on.
-//! Nothing is planned before it is known what is ours by other means.
+//! link goes down, or loses its last address, and takes its routes with it, without an event for each; an address
+//! comes or goes; somebody else writes routes. Each is noticed, and a moment later everything is read and planned
+//! anew; of what we write ourselves the kernel does not tell us. A write that fails is tried again ever more rarely,
+//! while others go on. Nothing is planned before it is known what is ours by other means.
 
 mod problems;
 mod queue;
@@ -37,6 +37,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The same when the last repair is no older than [`FIGHT`]: somebody may keep on undoing what we do.
 const LONG_PAUSE: Duration = Duration::from_millis(500);
 const FIGHT: Duration = Duration::from_secs(2);
+/// Prefixes planned and written at a time: the first of many routes need not wait for the last to be planned, nor
+/// anybody else on this thread.
+const BATCH: usize = 2_048;
 
 /// Keeps the kernel's routes as `queue` says, and compares everything every `sync_period`. `own` is `None` until this
 /// node is known. Ends when nobody hears of problems any more, or when the kernel can no longer be listened to.
@@ -64,6 +67,15 @@ struct Held {
     attempts: u32,
     retry_at: Instant,
     error: Error,
+}
+
+/// What a pass has done.
+#[derive(Debug, Default)]
+struct Done {
+    ops: usize,
+    /// Groups that were neither BGP's change nor a retry.
+    unasked: usize,
+    failed: Vec<(Owner, Error)>,
 }
 
 #[derive(Debug)]
@@ -177,21 +189,18 @@ impl Keeper {
     }
 
     fn note(&mut self, notice: &Notice) {
-        let of_ours = |index: u32, up: bool| {
-            self.want.subnets.iter().any(|subnet| subnet.link == index && subnet.up != up)
-        };
+        let on_subnet = |index: u32| self.want.subnets.iter().any(|subnet| subnet.link == index);
         let Stale { subnets, routes } = match notice {
             Notice::Overrun => Stale { subnets: true, routes: true },
-            Notice::Address => Stale { subnets: true, routes: false },
+            // With the last address of a link go its routes, also if there is another by the time we look.
+            Notice::Address { link } => Stale { subnets: true, routes: on_subnet(*link) },
             Notice::Link { index, up } => {
                 // A link that has been down has lost its routes, also if it is up again by the time we look.
-                let changed = of_ours(*index, *up);
+                let mut subnets = self.want.subnets.iter();
+                let changed = subnets.any(|subnet| subnet.link == *index && subnet.up != *up);
                 Stale { subnets: changed, routes: changed }
             }
-            Notice::LinkGone { index } => {
-                let changed = of_ours(*index, true) || of_ours(*index, false);
-                Stale { subnets: changed, routes: changed }
-            }
+            Notice::LinkGone { index } => Stale { subnets: on_subnet(*index), routes: on_subnet(*index) },
             Notice::Route(entry) => {
                 let route = &entry.route;
                 let ours = route.protocol == PROTOCOL || self.want.chosen.contains_key(&route.destination);
@@ -278,32 +287,49 @@ impl Keeper {
                 owners.remove(&Owner::Route(*prefix));
             }
         }
+        self.explain(&dirty, &have);
+        let mut done = Done::default();
+        let mut rest = owners.iter();
+        loop {
+            let batch: BTreeSet<Owner> = rest.by_ref().take(BATCH).cloned().collect();
+            if batch.is_empty() {
+                break;
+            }
+            self.write(&mut have, &batch, &dirty, &mut done).await;
+        }
+        self.have = Some(have);
         if owners.is_empty() {
-            self.have = Some(have);
             return;
         }
-        self.explain(&dirty, &have);
-        let groups = FibPlane::plan_all(&self.want, &mut have, &owners, Duration::ZERO);
-        self.have = Some(have);
-        let ops: usize = groups.iter().map(|group| group.puts.len() + group.dels.len()).sum();
-        for op in groups.iter().flat_map(|group| group.puts.iter().chain(&group.dels)) {
-            trace!("{op}");
-        }
-        let asked = |of: IpNet| dirty.contains(&of) || self.held.contains_key(&of);
-        let unasked = groups.iter().filter(|group| matches!(group.owner, Owner::Route(of) if !asked(of)));
-        let repaired = if self.reads > 1 && afresh { unasked.count() } else { 0 };
-        let failed = if groups.is_empty() { Vec::new() } else { self.driver.apply(&groups).await };
-        debug!(
-            "{} prefixes planned, {ops} ops, {} failed, in {:?}",
-            owners.len(),
-            failed.len(),
-            now.elapsed()
-        );
-        if repaired > 0 {
-            info!("{repaired} learned routes were not as they should be and are written anew");
+        let Done { ops, unasked, failed } = done;
+        let took = now.elapsed();
+        debug!("{} prefixes planned, {ops} ops, {} failed, in {took:?}", owners.len(), failed.len());
+        if self.reads > 1 && afresh && unasked > 0 {
+            info!("{unasked} learned routes were not as they should be and are written anew");
             self.repaired_at = Some(Instant::now());
         }
         self.settle(&owners, failed);
+    }
+
+    async fn write(
+        &mut self,
+        have: &mut Tables,
+        owners: &BTreeSet<Owner>,
+        dirty: &BTreeSet<IpNet>,
+        done: &mut Done,
+    ) {
+        let groups = FibPlane::plan_all(&self.want, have, owners, Duration::ZERO);
+        if groups.is_empty() {
+            return;
+        }
+        for op in groups.iter().flat_map(|group| group.puts.iter().chain(&group.dels)) {
+            trace!("{op}");
+            done.ops += 1;
+        }
+        let asked = |of: IpNet| dirty.contains(&of) || self.held.contains_key(&of);
+        let unasked = groups.iter().filter(|group| matches!(group.owner, Owner::Route(of) if !asked(of)));
+        done.unasked += unasked.count();
+        done.failed.extend(self.driver.apply(&groups).await);
     }
 
     /// Remembers who failed, and forgets who no longer does and what is no longer chosen.

@@ -135,3 +135,52 @@ const fn route(destination: IpNet, row: Row) -> Route {
     let Row { metric, next_hop: gateway, link, single: _ } = row;
     Route { destination, gateway, link, metric, source: None, protocol: PROTOCOL, further: Vec::new() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::testing::{in_namespace, run};
+
+    #[test]
+    fn subnets_are_those_of_the_main_table_with_the_other_end_of_a_point_to_point_link() {
+        in_namespace(|| {
+            run("ip link add eth0 type bridge; ip addr add 192.0.2.1/24 dev eth0; ip link set eth0 up");
+            run("ip link add eth1 type bridge; ip addr add 10.0.0.1 peer 10.0.0.2/32 dev eth1");
+            run("ip addr add 169.254.1.1/16 scope link dev eth1");
+            let found = subnets(&mut Netlink::open().unwrap()).unwrap();
+            let said: Vec<String> = found
+                .iter()
+                .map(|Subnet { network, address, global, up, .. }| {
+                    format!("{network} {address} {} {}", if *global { "global" } else { "narrow" }, up)
+                })
+                .collect();
+            assert_eq!(
+                said,
+                [
+                    "10.0.0.2/32 10.0.0.1 global false",
+                    "127.0.0.0/8 127.0.0.1 narrow true",
+                    "169.254.0.0/16 169.254.1.1 narrow false",
+                    "192.0.2.0/24 192.0.2.1 global true",
+                ]
+            );
+        });
+    }
+
+    #[test]
+    fn a_table_holds_ours_in_order_and_who_else_has_a_prefix() {
+        in_namespace(|| {
+            run("ip link add eth0 type bridge; ip addr add 192.0.2.1/24 dev eth0; ip link set eth0 up");
+            run("ip route add 10.1.0.0/16 via 192.0.2.2 proto 17 metric 50");
+            run("ip route add 10.1.0.0/16 proto 17 nexthop via 192.0.2.2 nexthop via 192.0.2.3");
+            run("ip route add blackhole 10.2.0.0/16 proto static");
+            run("ip route add 10.3.0.0/16 via 192.0.2.2 proto static metric 7");
+            let tables = tables(&mut Netlink::open().unwrap()).unwrap();
+            let prefix = |text: &str| text.parse::<ipnet::IpNet>().unwrap();
+            let rows: Vec<(u32, bool)> =
+                tables.rows_of(prefix("10.1.0.0/16")).map(|row| (row.metric, row.single)).collect();
+            assert_eq!(rows, [(0, false), (50, true)]);
+            let taken: Vec<_> = tables.taken.keys().copied().collect();
+            assert_eq!(taken, [prefix("10.2.0.0/16"), prefix("192.0.2.0/24")]);
+        });
+    }
+}

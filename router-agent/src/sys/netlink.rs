@@ -7,6 +7,7 @@
 //! Absent: what the answers mean (`node/links.rs`).
 
 mod events;
+mod filter;
 mod route_events;
 mod routes;
 

@@ -188,3 +188,24 @@ fn an_uplink_that_gets_an_address_or_loses_its_last_is_told() {
         });
     });
 }
+
+#[test]
+fn learned_routes_are_not_heard_and_others_are() {
+    in_namespace(|| {
+        run("ip link add eth0 type bridge; ip link set eth0 up; ip addr add 192.0.2.1/24 dev eth0");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let events = Events::open(LEARNED).unwrap();
+            run("ip route add 10.1.0.0/16 via 192.0.2.2 proto 17; ip route del 10.1.0.0/16");
+            let heard = timeout(Duration::from_millis(200), events.changes()).await;
+            assert!(heard.is_err(), "{heard:?}");
+            run("ip route add 10.1.0.0/16 via 192.0.2.2 proto static");
+            let heard = timeout(Duration::from_millis(200), events.changes()).await.unwrap().unwrap();
+            assert_eq!(heard, Changes { routes: true, ..Changes::default() });
+            run("ip route del 10.1.0.0/16");
+            assert!(timeout(Duration::from_millis(200), events.changes()).await.unwrap().unwrap().routes);
+            run("ip link set eth0 mtu 1400");
+            assert!(timeout(Duration::from_millis(200), events.changes()).await.unwrap().unwrap().own);
+        });
+    });
+}

@@ -15,6 +15,7 @@ use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use tokio::io::unix::AsyncFd;
 
+use super::filter::leave_out_routes;
 use super::messages;
 
 /// What has changed since the last time, as coarsely as the answer is asked for again.
@@ -34,7 +35,6 @@ pub(crate) struct Changes {
 #[derive(Debug)]
 pub(crate) struct Events {
     socket: AsyncFd<Socket>,
-    unheard: u8,
 }
 
 impl Events {
@@ -43,14 +43,16 @@ impl Events {
     pub(crate) fn open(unheard: u8) -> io::Result<Self> {
         /// `RTNLGRP_*` of linux/rtnetlink.h: links, queueing disciplines, addresses, IPv4 routes.
         const GROUPS: [u32; 5] = [1, 4, 5, 9, 7];
-        Ok(Self { socket: listen(&GROUPS, true)?, unheard })
+        let socket = listen(&GROUPS, true)?;
+        leave_out_routes(socket.get_ref(), unheard)?;
+        Ok(Self { socket })
     }
 
     /// Waits for a change, and returns all that have come in. Can be dropped while it waits and loses nothing.
     pub(crate) async fn changes(&self) -> io::Result<Changes> {
         loop {
             let mut ready = self.socket.readable().await?;
-            let changes = drain(self.socket.get_ref(), self.unheard)?;
+            let changes = drain(self.socket.get_ref())?;
             ready.clear_ready();
             if changes != Changes::default() {
                 return Ok(changes);
@@ -75,18 +77,14 @@ pub(super) fn listen(groups: &[u32], all_namespaces: bool) -> io::Result<AsyncFd
     Ok(unsafe { AsyncFd::register(socket) }?)
 }
 
-fn drain(socket: &Socket, unheard: u8) -> io::Result<Changes> {
+fn drain(socket: &Socket) -> io::Result<Changes> {
     let mut changes = Changes::default();
     let mut buffer = vec![0; 64 << 10];
     loop {
         match receive(socket, &mut buffer) {
             Ok((length, namespace)) => {
                 for message in messages(buffer.get(..length).unwrap_or(&[])) {
-                    let kind = NetlinkBuffer::new(message).message_type();
-                    let route = matches!(kind, libc::RTM_NEWROUTE | libc::RTM_DELROUTE);
-                    if !route || protocol_of(message) != Some(unheard) {
-                        changes.note(kind, namespace);
-                    }
+                    changes.note(NetlinkBuffer::new(message).message_type(), namespace);
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(changes),
@@ -95,11 +93,6 @@ fn drain(socket: &Socket, unheard: u8) -> io::Result<Changes> {
             Err(error) => return Err(error),
         }
     }
-}
-
-/// Who installed the route that a message is about: `rtm_protocol` of the struct rtmsg after its header.
-fn protocol_of(message: &[u8]) -> Option<u8> {
-    message.get(size_of::<libc::nlmsghdr>() + 5).copied()
 }
 
 impl Changes {

@@ -8,6 +8,7 @@ use netlink_sys::Socket;
 use tokio::io::unix::AsyncFd;
 
 use super::events::{listen, receive};
+use super::filter::leave_out_port;
 use super::messages;
 use super::routes::{Entry, each_route};
 
@@ -20,8 +21,8 @@ pub(crate) enum Notice {
     Link { index: u32, up: bool },
     /// A device went.
     LinkGone { index: u32 },
-    /// An address came or went.
-    Address,
+    /// An address of a device came or went.
+    Address { link: u32 },
     /// Events were lost: anything may have changed.
     Overrun,
 }
@@ -30,16 +31,17 @@ pub(crate) enum Notice {
 #[derive(Debug)]
 pub(crate) struct RouteEvents {
     socket: AsyncFd<Socket>,
-    own_port: u32,
 }
 
 impl RouteEvents {
-    /// In the network namespace of the calling thread, which must be inside a tokio runtime. Route events that the
-    /// netlink socket with the port `own_port` caused are left out.
+    /// In the network namespace of the calling thread, which must be inside a tokio runtime. What the netlink
+    /// socket with the port `own_port` causes is left out.
     pub(crate) fn open(own_port: u32) -> io::Result<Self> {
         /// `RTNLGRP_*` of linux/rtnetlink.h: links, IPv4 addresses, IPv4 routes.
         const GROUPS: [u32; 3] = [1, 5, 7];
-        Ok(Self { socket: listen(&GROUPS, false)?, own_port })
+        let socket = listen(&GROUPS, false)?;
+        leave_out_port(socket.get_ref(), own_port)?;
+        Ok(Self { socket })
     }
 
     /// Waits for something to happen, and returns all that has. Can be dropped while it waits and loses nothing.
@@ -61,7 +63,7 @@ impl RouteEvents {
             match receive(self.socket.get_ref(), &mut buffer) {
                 Ok((length, _)) => {
                     let datagram = buffer.get(..length).unwrap_or(&[]);
-                    messages(datagram).for_each(|message| self.note(message, &mut notices));
+                    messages(datagram).for_each(|message| note(message, &mut notices));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(notices),
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => notices.push(Notice::Overrun),
@@ -70,23 +72,25 @@ impl RouteEvents {
             }
         }
     }
+}
 
-    fn note(&self, message: &[u8], notices: &mut Vec<Notice>) {
-        let header = NetlinkBuffer::new(message);
-        let payload = header.payload();
-        match header.message_type() {
-            // The kernel names the socket whose request it was, which is nothing that a sender could claim.
-            libc::RTM_NEWROUTE | libc::RTM_DELROUTE if header.port_number() != self.own_port => {
-                each_route(payload, &mut |entry| notices.push(Notice::Route(entry)));
-            }
-            libc::RTM_NEWLINK => notices
-                .extend(link_of(payload).map(|(index, flags)| Notice::Link { index, up: flags & UP != 0 })),
-            libc::RTM_DELLINK => {
-                notices.extend(link_of(payload).map(|(index, _)| Notice::LinkGone { index }));
-            }
-            libc::RTM_NEWADDR | libc::RTM_DELADDR => notices.push(Notice::Address),
-            _ => {}
+fn note(message: &[u8], notices: &mut Vec<Notice>) {
+    let header = NetlinkBuffer::new(message);
+    let payload = header.payload();
+    match header.message_type() {
+        libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
+            each_route(payload, &mut |entry| notices.push(Notice::Route(entry)));
         }
+        libc::RTM_NEWLINK => {
+            notices.extend(link_of(payload).map(|(index, flags)| Notice::Link { index, up: flags & UP != 0 }))
+        }
+        libc::RTM_DELLINK => {
+            notices.extend(link_of(payload).map(|(index, _)| Notice::LinkGone { index }));
+        }
+        libc::RTM_NEWADDR | libc::RTM_DELADDR => {
+            notices.extend(index_of(payload).map(|link| Notice::Address { link }));
+        }
+        _ => {}
     }
 }
 
@@ -99,4 +103,10 @@ fn link_of(payload: &[u8]) -> Option<(u32, u32)> {
     let ([family, _, _, _, a, b, c, d, flags @ ..], _) = payload.split_first_chunk::<12>()?;
     let index = u32::from_ne_bytes([*a, *b, *c, *d]);
     (*family == 0).then(|| (index, u32::from_ne_bytes(*flags)))
+}
+
+/// The index out of a struct ifaddrmsg: family, prefix length, flags, scope, index.
+fn index_of(payload: &[u8]) -> Option<u32> {
+    let ([_, _, _, _, index @ ..], _) = payload.split_first_chunk::<8>()?;
+    Some(u32::from_ne_bytes(*index))
 }

@@ -25,7 +25,7 @@ pub(crate) struct Route {
     pub destination: IpNet,
     /// `None`: the destination is on the link itself.
     pub gateway: Option<IpAddr>,
-    /// 0: none, for a route that leads nowhere.
+    /// 0: none, for a route that leads nowhere, or by a nexthop object that is not told.
     pub link: u32,
     /// Of several routes to one destination the one with the least is used.
     pub metric: u32,
@@ -47,7 +47,7 @@ impl Route {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub route: Route,
-    /// It leads somewhere; else packets for it are dropped, and it has no link.
+    /// It leads somewhere; else packets for it are dropped.
     pub unicast: bool,
 }
 
@@ -234,7 +234,7 @@ pub(super) fn each_route(payload: &[u8], each: &mut dyn FnMut(Entry)) {
     let unicast = *kind == libc::RTN_UNICAST;
     let main = full_table == u32::from(RouteHeader::RT_TABLE_MAIN);
     let Ok(destination) = Ipv4Net::new(destination, *length) else { return };
-    if main && (!unicast || hop.link != 0) {
+    if main {
         let Hop { gateway, link } = hop;
         let (destination, protocol) = (destination.into(), *protocol);
         each(Entry {
@@ -299,4 +299,163 @@ fn address(value: &[u8]) -> Option<Ipv4Addr> {
 
 fn number(value: &[u8]) -> Option<u32> {
     value.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::testing::{in_namespace, run};
+
+    const HOST: &str = "ip link add eth0 type bridge; ip link set eth0 up; ip addr add 192.0.2.1/24 dev eth0";
+
+    fn link() -> u32 {
+        Netlink::open().unwrap().link_named("eth0").unwrap().unwrap().index
+    }
+
+    fn route(destination: &str, last: u8) -> Route {
+        let gateway = Some([192, 0, 2, last].into());
+        let destination = destination.parse().unwrap();
+        Route {
+            destination,
+            gateway,
+            link: link(),
+            metric: 0,
+            source: None,
+            protocol: 17,
+            further: Vec::new(),
+        }
+    }
+
+    fn entries(netlink: &mut Netlink) -> Vec<Entry> {
+        let mut found = Vec::new();
+        netlink.main_table(None, |entry| found.push(entry)).unwrap();
+        found
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_as_written_and_deleted_exactly() {
+        in_namespace(|| {
+            run(HOST);
+            let mut netlink = Netlink::open().unwrap();
+            let plain = route("10.1.0.0/16", 2);
+            let behind = Route { metric: 50, ..route("10.1.0.0/16", 3) };
+            let source = Route { source: Some([192, 0, 2, 1].into()), ..route("0.0.0.0/0", 4) };
+            let on_link = Route { gateway: None, ..route("10.2.0.0/16", 0) };
+            let all = [source, plain.clone(), behind.clone(), on_link];
+            let writes: Vec<_> = all.iter().map(|route| (Write::Add, route.clone())).collect();
+            assert!(netlink.write_routes(&writes).is_empty());
+            assert_eq!(netlink.routes(Some(17)).unwrap(), all);
+            netlink.delete_route(&plain).unwrap();
+            assert!(netlink.routes(Some(17)).unwrap().contains(&behind));
+            netlink.delete_route(&behind).unwrap();
+            netlink.delete_route(&behind).unwrap();
+            assert_eq!(netlink.routes(Some(17)).unwrap().len(), 2);
+        });
+    }
+
+    #[test]
+    fn of_many_writes_those_that_fail_are_named_and_all_others_are_done() {
+        in_namespace(|| {
+            run(HOST);
+            let mut netlink = Netlink::open().unwrap();
+            // More than two sends; what fails is the first, some in the middle, the last of a send, and the last.
+            let unreachable = |number: usize| [0, 77, 78, CHUNK - 1, CHUNK, 2 * CHUNK + 1].contains(&number);
+            let writes: Vec<_> = (0..2 * CHUNK + 2)
+                .map(|number| {
+                    let mut route = route(&format!("10.{}.{}.0/24", number / 256, number % 256), 2);
+                    if unreachable(number) {
+                        route.gateway = Some([203, 0, 113, 1].into());
+                    }
+                    (Write::Add, route)
+                })
+                .collect();
+            let failed: Vec<_> = netlink
+                .write_routes(&writes)
+                .into_iter()
+                .map(|(at, error)| (at, error.raw_os_error().unwrap()))
+                .collect();
+            let expected = [0, 77, 78, CHUNK - 1, CHUNK, 2 * CHUNK + 1].map(|at| (at, libc::ENETUNREACH));
+            assert_eq!(failed, expected);
+            assert_eq!(netlink.routes(Some(17)).unwrap().len(), writes.len() - expected.len());
+            // All of a send fail, and the socket is good for more.
+            let again = netlink.write_routes(&writes);
+            assert_eq!(again.len(), writes.len());
+            assert_eq!(netlink.link_named("eth0").unwrap().unwrap().index, link());
+        });
+    }
+
+    #[test]
+    fn add_and_replace_do_what_they_say_and_nothing_else() {
+        in_namespace(|| {
+            run(HOST);
+            let mut netlink = Netlink::open().unwrap();
+            let mut errno = |write: Write, last: u8| {
+                let failed = netlink.write_routes(&[(write, route("10.1.0.0/16", last))]).pop();
+                failed.map(|(_, error)| error.raw_os_error().unwrap())
+            };
+            assert_eq!(errno(Write::Replace, 2), Some(libc::ENOENT));
+            assert_eq!(errno(Write::Add, 2), None);
+            assert_eq!(errno(Write::Add, 3), Some(libc::EEXIST));
+            assert_eq!(errno(Write::Replace, 3), None);
+            assert!(run("ip route show 10.1.0.0/16").contains("via 192.0.2.3 dev eth0 proto 17"));
+            assert_eq!(errno(Write::Put, 4), None);
+            assert_eq!(errno(Write::Delete, 4), None);
+        });
+    }
+
+    #[test]
+    fn a_delete_of_ours_leaves_the_same_route_of_another_protocol() {
+        in_namespace(|| {
+            run(HOST);
+            run("ip route add 10.1.0.0/16 via 192.0.2.2 proto static");
+            Netlink::open().unwrap().delete_route(&route("10.1.0.0/16", 2)).unwrap();
+            assert!(run("ip route show 10.1.0.0/16").contains("proto static"));
+        });
+    }
+
+    #[test]
+    fn routes_of_every_shape_are_understood() {
+        in_namespace(|| {
+            run(HOST);
+            run("ip route add 10.1.0.0/16 nexthop via 192.0.2.2 nexthop via 192.0.2.3 dev eth0");
+            run("ip route add unreachable 10.2.0.0/16; ip route add 10.3.0.0/16 via inet6 fe80::1 dev eth0");
+            run("ip route add 10.4.0.0/16 via 192.0.2.2 table 100");
+            run("ip route add 10.5.0.0/16 tos 0x10 via 192.0.2.2");
+            let mut netlink = Netlink::open().unwrap();
+            let found = entries(&mut netlink);
+            let of = |text: &str| found.iter().find(|entry| entry.route.destination == text.parse().unwrap());
+            let several = &of("10.1.0.0/16").unwrap().route;
+            assert_eq!((several.gateway, &several.further), (Some([192, 0, 2, 2].into()), &vec![link()]));
+            let nowhere = of("10.2.0.0/16").unwrap();
+            assert_eq!((nowhere.unicast, nowhere.route.link), (false, 0));
+            assert_eq!(of("10.3.0.0/16").unwrap().route.gateway, Some("fe80::1".parse().unwrap()));
+            assert!(of("10.4.0.0/16").is_none(), "of another table");
+            assert!(of("10.5.0.0/16").is_none(), "for one type of service only");
+            assert!(netlink.routes(None).unwrap().iter().all(|route| route.link != 0));
+        });
+    }
+
+    #[test]
+    fn a_message_cut_short_or_with_a_length_that_lies_does_no_harm() {
+        in_namespace(|| {
+            run(HOST);
+            run("ip route add 10.1.0.0/16 nexthop via 192.0.2.2 nexthop via 192.0.2.3 dev eth0");
+            let mut netlink = Netlink::open().unwrap();
+            let mut message = RouteMessage::default();
+            message.header.address_family = AddressFamily::Inet;
+            netlink.send(&RouteNetlinkMessage::GetRoute(message), NLM_F_REQUEST | NLM_F_DUMP).unwrap();
+            let mut found = 0;
+            let cut = &mut |message: &[u8]| {
+                let payload = NetlinkBuffer::new(message).payload();
+                (0..payload.len()).for_each(|end| each_route(&payload[..end], &mut |_| {}));
+                for at in 12..payload.len() {
+                    let mut bytes = payload.to_vec();
+                    bytes[at] = 0xff;
+                    each_route(&bytes, &mut |_| found += 1);
+                }
+            };
+            netlink.receive_all(cut).unwrap();
+            assert!(found > 0, "most bytes that are changed are of a value");
+        });
+    }
 }
