@@ -256,8 +256,8 @@ fn seed(router_id: std::net::Ipv4Addr, peer: IpAddr) -> u64 {
     let peer = match peer {
         IpAddr::V4(address) => u64::from(address.to_bits()),
         IpAddr::V6(address) => {
-            let [.., a, b, c, d, e, f, g, h] = address.octets();
-            u64::from_be_bytes([a, b, c, d, e, f, g, h])
+            let halves = address.to_bits();
+            u64::try_from((halves >> 64) ^ (halves & u128::from(u64::MAX))).expect("both are 64 bits wide")
         }
     };
     u64::from(router_id.to_bits()).rotate_left(32) ^ peer

@@ -82,7 +82,8 @@ fn note(message: &[u8], notices: &mut Vec<Notice>) {
             each_route(payload, &mut |entry| notices.push(Notice::Route(entry)));
         }
         libc::RTM_NEWLINK => {
-            notices.extend(link_of(payload).map(|(index, flags)| Notice::Link { index, up: flags & UP != 0 }))
+            notices
+                .extend(link_of(payload).map(|(index, flags)| Notice::Link { index, up: flags & UP != 0 }));
         }
         libc::RTM_DELLINK => {
             notices.extend(link_of(payload).map(|(index, _)| Notice::LinkGone { index }));
