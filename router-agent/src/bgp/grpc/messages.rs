@@ -212,7 +212,7 @@ pub(crate) struct Destination {
     pub(crate) paths: Vec<Path>,
 }
 
-/// Clients take `nlri_binary` and `pattrs_binary` where they are filled. `nlri` [1] and `pattrs` [2], which would say the
+/// Clients take `nlri_binary` and `pattrs_binary` where they are filled. `nlri` (1) and `pattrs` (2), which would say the
 /// same again in messages of their own, are absent.
 #[derive(Clone, PartialEq, Message)]
 #[expect(clippy::struct_excessive_bools, reason = "these are the API's own")]

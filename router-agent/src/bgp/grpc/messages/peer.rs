@@ -24,7 +24,7 @@ pub(crate) struct Peer {
     pub(crate) afi_safis: Vec<AfiSafi>,
 }
 
-/// `auth_password` [1] is absent: clients print it.
+/// `auth_password` (field 1) is absent: clients print it.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct PeerConf {
     #[prost(string, tag = "2")]
