@@ -10,7 +10,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
 
-use anyhow::{Error, anyhow};
+use anyhow::Error;
 use ipnet::IpNet;
 use router_core::cluster::{Cluster, Event, HostView, Kind};
 use router_core::plan::order::{held_back, waves};
@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, trace};
 
 use crate::cluster::report;
+use crate::sys::bpf::Full;
 
 /// The IO half of a plane.
 pub(crate) trait Driver<P: Plane> {
@@ -89,7 +90,10 @@ struct Held {
     attempts: u32,
     retry_at: Instant,
     subject: Subject,
-    problem: Problem,
+    text: String,
+    remedy: &'static str,
+    /// It only waits for another that failed.
+    waits: bool,
 }
 
 impl<P, D> Reconciler<P, D>
@@ -234,7 +238,7 @@ where
                 let Group { owner, needs, .. } = &group;
                 if held_back(&group, |need| failed.contains_key(need) || waiting.contains(need)) {
                     let needs: Vec<String> = needs.iter().map(ToString::to_string).collect();
-                    failed.insert(owner.clone(), anyhow!("waits for {}, which failed", needs.join(" or ")));
+                    failed.insert(owner.clone(), Error::new(Waits(needs.join(" or "))));
                     continue;
                 }
                 let (owner, needs) = (owner.clone(), needs.clone());
@@ -269,22 +273,33 @@ where
             let subject = P::subject(&self.cluster, &owner);
             let attempts = before.map_or(1, |held| held.attempts + 1);
             subjects.insert(subject.clone());
-            let problem = Problem {
-                subject: subject.clone(),
-                reason: "NotProgrammed",
+            let held = Held {
+                attempts,
+                retry_at: Instant::now() + backoff(attempts),
+                subject,
                 text: format!("{owner}: {error:#}"),
-                remedy: "it is tried again; everything else goes on".to_owned(),
+                remedy: remedy(&error),
+                waits: error.is::<Waits>(),
             };
-            self.held.insert(
-                owner,
-                Held { attempts, retry_at: Instant::now() + backoff(attempts), subject, problem },
-            );
+            self.held.insert(owner, held);
         }
         for subject in subjects {
-            let found =
-                self.held.values().filter(|held| held.subject == subject).map(|held| held.problem.clone());
-            self.cluster.problems_mut().set(Finder::Apply, &subject, found.collect());
+            let found = self.not_programmed(&subject);
+            self.cluster.problems_mut().set(Finder::Apply, &subject, found.into_iter().collect());
         }
+    }
+
+    /// What is wrong with an object that may have failed, in one line whatever the number of its owners that have.
+    fn not_programmed(&self, subject: &Subject) -> Option<Problem> {
+        let held = || self.held.values().filter(|held| held.subject == *subject);
+        let first = held().find(|held| !held.waits).or_else(|| held().next())?;
+        let more = if held().nth(1).is_some() { ", and more of it" } else { "" };
+        Some(Problem {
+            subject: subject.clone(),
+            reason: "NotProgrammed",
+            text: format!("{}{more}", first.text),
+            remedy: format!("{}; everything else goes on", first.remedy),
+        })
     }
 
     /// Where something came that it may depend on, or time did it.
@@ -329,6 +344,20 @@ async fn carry_out<P: Plane, D: Driver<P>>(
 ) -> Vec<(Owner, Error)> {
     groups.retain(|group| !group.is_empty());
     if groups.is_empty() { Vec::new() } else { driver.apply(&groups).await }
+}
+
+/// Held back by another.
+#[derive(Debug, thiserror::Error)]
+#[error("waits for {0}, which failed")]
+struct Waits(String);
+
+/// What a person can do.
+fn remedy(error: &Error) -> &'static str {
+    if error.is::<Full>() {
+        "delete what is not needed, and it comes in within a minute"
+    } else {
+        "it is tried again"
+    }
 }
 
 /// 100 ms after the first failure, then twice as long each time, a minute at most.
