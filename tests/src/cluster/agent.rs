@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 
 use anyhow::{Context as _, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::{CONFLIST_PATH, NODE_NAME};
 use crate::binaries::agent_binary;
@@ -16,11 +18,13 @@ pub struct AgentOptions {
     pub fast_path: bool,
     /// `auto`, `tcx` or `clsact`.
     pub attach: String,
+    /// Further arguments, last.
+    pub further: Vec<String>,
 }
 
 impl Default for AgentOptions {
     fn default() -> Self {
-        Self { fast_path: true, attach: "auto".to_owned() }
+        Self { fast_path: true, attach: "auto".to_owned(), further: Vec::new() }
     }
 }
 
@@ -41,6 +45,7 @@ impl Agent {
             .arg(format!("--fast-path={}", options.fast_path))
             .arg(format!("--attach={}", options.attach))
             .arg("-v=2")
+            .args(&options.further)
             .env("KUBE_ROUTER_CNI_CONF_FILE", CONFLIST_PATH)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -53,6 +58,12 @@ impl Agent {
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Asks it to end, by SIGTERM.
+    pub fn terminate(&self) -> Result<()> {
+        let pid = i32::try_from(self.pid()).context("its process id")?;
+        kill(Pid::from_raw(pid), Signal::SIGTERM).context("cannot signal the agent")
     }
 
     /// How it ended, if it has.
