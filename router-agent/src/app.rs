@@ -6,6 +6,7 @@
 
 pub(crate) mod kernel;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::Path;
 use std::process::ExitCode;
@@ -36,7 +37,7 @@ use crate::fib::{self, FibQueue};
 use crate::flags::Flags;
 use crate::log;
 use crate::node::cni_file;
-use crate::reconcile::{Driver, Outlets, Progress, Reconciler, Settings};
+use crate::reconcile::{self, Driver, Outlets, Progress, Reconciler, Settings};
 
 /// Events under way from the parts to the loop: enough for a burst, few enough that a list of many thousand
 /// objects is not held twice.
@@ -248,14 +249,16 @@ fn start_routing(
     host: watch::Receiver<HostView>,
     events: &mpsc::Sender<Event>,
     parts: &mut JoinSet<()>,
-) -> watch::Sender<Option<RoutingView>> {
+) -> reconcile::Routing {
     let started = Instant::now();
+    let (announced, announced_seen) = watch::channel(BTreeSet::new());
     let (view, view_seen) = watch::channel(None);
     let (asks, asked) = mpsc::channel(ASKS);
     let settings = speaker::Settings {
         terms: routing.terms.clone(),
         hold_time: routing.hold_time,
         host_name: config.node_name.clone(),
+        announced,
         started,
     };
     let queue = Arc::new(FibQueue::default());
@@ -271,7 +274,7 @@ fn start_routing(
     for address in &routing.admin {
         parts.spawn(grpc::run(*address, asks.clone(), started, events.clone()));
     }
-    view
+    reconcile::Routing { view, announced: announced_seen }
 }
 
 /// What must never be led elsewhere by a learned route, from this host's view and the speaker's.

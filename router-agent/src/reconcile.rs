@@ -11,17 +11,18 @@ use std::net::IpAddr;
 use std::pin::pin;
 use std::time::Duration;
 
-use anyhow::{Error, anyhow};
+use anyhow::Error;
 use ipnet::IpNet;
 use router_core::cluster::{Cluster, Event, HostView, Kind, RoutingView};
 use router_core::plan::order::{held_back, waves};
 use router_core::plan::{Group, Owner, Plane};
 use router_core::problem::{Finder, Problem, Subject};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, trace};
 
 use crate::cluster::report;
+use crate::sys::bpf::Full;
 
 /// The IO half of a plane.
 pub(crate) trait Driver<P: Plane> {
@@ -50,7 +51,15 @@ pub(crate) struct Outlets {
     pub(crate) progress: watch::Sender<Progress>,
     pub(crate) host: watch::Sender<HostView>,
     /// To the BGP speaker, if there is to be one; `None` until this node is known.
-    pub(crate) routing: Option<watch::Sender<Option<RoutingView>>>,
+    pub(crate) routing: Option<Routing>,
+}
+
+/// To and from the BGP speaker.
+#[derive(Debug)]
+pub(crate) struct Routing {
+    pub(crate) view: watch::Sender<Option<RoutingView>>,
+    /// The VIPs that its peers have been told of, and not yet told to forget.
+    pub(crate) announced: watch::Receiver<BTreeSet<IpAddr>>,
 }
 
 /// What the loop is told once.
@@ -64,6 +73,9 @@ pub(crate) struct Settings {
 
 /// Events that are absorbed before a pass is looked at.
 const BATCH: usize = 1_024;
+
+/// How long rows of a VIP wait for its withdrawal.
+const WITHDRAWAL: Duration = Duration::from_millis(500);
 
 /// Longest distance between passes under a storm.
 const SLOWEST: Duration = Duration::from_millis(50);
@@ -98,7 +110,10 @@ struct Held {
     attempts: u32,
     retry_at: Instant,
     subject: Subject,
-    problem: Problem,
+    text: String,
+    remedy: &'static str,
+    /// It only waits for another that failed.
+    waits: bool,
 }
 
 impl<P, D> Reconciler<P, D>
@@ -250,7 +265,7 @@ where
                 let Group { owner, needs, .. } = &group;
                 if held_back(&group, |need| failed.contains_key(need) || waiting.contains(need)) {
                     let needs: Vec<String> = needs.iter().map(ToString::to_string).collect();
-                    failed.insert(owner.clone(), anyhow!("waits for {}, which failed", needs.join(" or ")));
+                    failed.insert(owner.clone(), Error::new(Waits(needs.join(" or "))));
                     continue;
                 }
                 let (owner, needs) = (owner.clone(), needs.clone());
@@ -268,11 +283,27 @@ where
             failed.extend(carry_out(driver, puts).await);
             later.push(dels);
         }
+        let going = later.iter().flatten().filter(|group| !group.is_empty());
+        let going: BTreeSet<IpAddr> = going.filter_map(|group| vip_of(&group.owner)).collect();
+        self.await_withdrawal(going).await;
+        let Some(driver) = self.driver.as_mut() else { return failed };
         for mut dels in later.into_iter().rev() {
             dels.retain(|group| !failed.contains_key(&group.owner));
             failed.extend(carry_out(driver, dels).await);
         }
         failed
+    }
+
+    /// Waits until the speaker has told its peers to forget the VIPs that go, so that no packet is drawn here for nothing;
+    /// not for long, since the peers may be what is wrong.
+    async fn await_withdrawal(&mut self, mut going: BTreeSet<IpAddr>) {
+        let Some(routing) = self.outlets.routing.as_mut() else { return };
+        going.retain(|address| self.cluster.services_on(*address).next().is_none());
+        if !going.is_empty() {
+            let withdrawn = routing.announced.wait_for(|announced| announced.is_disjoint(&going));
+            // Late, or the speaker has ended: the tables have waited long enough either way.
+            let _ = timeout(WITHDRAWAL, withdrawn).await;
+        }
     }
 
     /// Remembers who failed, forgets who no longer does, and says so.
@@ -285,21 +316,19 @@ where
             let subject = P::subject(&self.cluster, &owner);
             let attempts = before.map_or(1, |held| held.attempts + 1);
             subjects.insert(subject.clone());
-            let problem = Problem {
-                subject: subject.clone(),
-                reason: "NotProgrammed",
+            let held = Held {
+                attempts,
+                retry_at: Instant::now() + backoff(attempts),
+                subject,
                 text: format!("{owner}: {error:#}"),
-                remedy: "it is tried again; everything else goes on".to_owned(),
+                remedy: remedy(&error),
+                waits: error.is::<Waits>(),
             };
-            self.held.insert(
-                owner,
-                Held { attempts, retry_at: Instant::now() + backoff(attempts), subject, problem },
-            );
+            self.held.insert(owner, held);
         }
         for subject in subjects {
-            let found =
-                self.held.values().filter(|held| held.subject == subject).map(|held| held.problem.clone());
-            self.cluster.problems_mut().set(Finder::Apply, &subject, found.collect());
+            let found = self.not_programmed(&subject);
+            self.cluster.problems_mut().set(Finder::Apply, &subject, found.into_iter().collect());
         }
     }
 
@@ -316,6 +345,19 @@ where
                 self.routing_stale |= self.programmed.insert(address);
             }
         }
+    }
+
+    /// What is wrong with an object that may have failed, in one line whatever the number of its owners that have.
+    fn not_programmed(&self, subject: &Subject) -> Option<Problem> {
+        let held = || self.held.values().filter(|held| held.subject == *subject);
+        let first = held().find(|held| !held.waits).or_else(|| held().next())?;
+        let more = if held().nth(1).is_some() { ", and more of it" } else { "" };
+        Some(Problem {
+            subject: subject.clone(),
+            reason: "NotProgrammed",
+            text: format!("{}{more}", first.text),
+            remedy: format!("{}; everything else goes on", first.remedy),
+        })
     }
 
     /// Where something came that it may depend on, or time did it.
@@ -368,7 +410,7 @@ where
         let can_dial =
             |vip: &IpAddr| self.settings.advertise_vips && (ungated || self.programmed.contains(vip));
         let view = self.cluster.routing_view(can_dial);
-        routing.send_if_modified(|known| {
+        routing.view.send_if_modified(|known| {
             let changed = *known != view;
             *known = view;
             changed
@@ -391,6 +433,20 @@ async fn carry_out<P: Plane, D: Driver<P>>(
 ) -> Vec<(Owner, Error)> {
     groups.retain(|group| !group.is_empty());
     if groups.is_empty() { Vec::new() } else { driver.apply(&groups).await }
+}
+
+/// Held back by another.
+#[derive(Debug, thiserror::Error)]
+#[error("waits for {0}, which failed")]
+struct Waits(String);
+
+/// What a person can do.
+fn remedy(error: &Error) -> &'static str {
+    if error.is::<Full>() {
+        "delete what is not needed, and it comes in within a minute"
+    } else {
+        "it is tried again"
+    }
 }
 
 /// 100 ms after the first failure, then twice as long each time, a minute at most.

@@ -10,6 +10,7 @@ mod workload;
 use std::fs;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -50,6 +51,8 @@ pub struct ClusterOptions {
     pub agent: AgentOptions,
     /// Let objects through that a real server refuses.
     pub lenient: bool,
+    /// What the CNI file says before the agent's first start, if not what it should. Nobody waits for the agent then.
+    pub conflist: Option<String>,
 }
 
 /// A running cluster.
@@ -107,12 +110,14 @@ impl Cluster {
         cluster.start_kubelet(&admin)?;
         done("kubelet: the node is registered");
         cluster.start_agent()?;
-        cluster.wait(
-            "the agent to write the pod range into the CNI file",
-            Duration::from_secs(20),
-            |cluster| Ok(crate::sandbox::has_range(&cluster.topology.node.run(&["cat", CONFLIST_PATH])?)),
-        )?;
-        done("agent: the CNI file has a pod range");
+        if cluster.options.conflist.is_none() {
+            cluster.wait(
+                "the agent to write the pod range into the CNI file",
+                Duration::from_secs(20),
+                |cluster| Ok(crate::sandbox::has_range(&cluster.topology.node.run(&["cat", CONFLIST_PATH])?)),
+            )?;
+            done("agent: the CNI file has a pod range");
+        }
         Ok(cluster)
     }
 
@@ -156,6 +161,27 @@ impl Cluster {
         Ok(())
     }
 
+    /// Replaces the agent's token: at the server, which no longer takes the old one, and in the file.
+    pub fn renew_token(&self) -> Result<()> {
+        self.topology.node.write(TOKEN_PATH, &self.server.renew_agent_token())
+    }
+
+    /// Ends the agent as SIGTERM does; how it ended, and how long that took.
+    pub fn terminate_agent(&mut self) -> Result<(ExitStatus, Duration)> {
+        let mut agent = self.agent.take().context("no agent runs")?;
+        let start = Instant::now();
+        agent.terminate()?;
+        loop {
+            if let Some(status) = agent.ended() {
+                return Ok((status, start.elapsed()));
+            }
+            if start.elapsed() > patient(Duration::from_secs(10)) {
+                bail!("the agent does not end; it said:\n{}", self.agent_log());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Ends the agent as SIGKILL does.
     pub fn kill_agent(&mut self) {
         self.agent = None;
@@ -193,11 +219,11 @@ impl Cluster {
     fn equip_node(&self, api: SocketAddr) -> Result<()> {
         let node = &self.topology.node;
         node.run(&["mkdir", "-p", "/run/kube-router"])?;
-        node.write(TOKEN_PATH, self.server.token(Identity::Agent))?;
+        node.write(TOKEN_PATH, &self.server.token(Identity::Agent))?;
         let kubeconfig =
             self.server.kubeconfig_with_token_file(Path::new(TOKEN_PATH), &format!("https://{api}"));
         node.write(KUBECONFIG_PATH, &kubeconfig)?;
-        node.write(CONFLIST_PATH, CONFLIST)
+        node.write(CONFLIST_PATH, self.options.conflist.as_deref().unwrap_or(CONFLIST))
     }
 
     fn start_kubelet(&mut self, kubeconfig: &Path) -> Result<()> {

@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod all {
+    mod agent;
     mod apiserver;
     mod bgp;
     mod changes;

@@ -40,11 +40,13 @@ const BATCH: usize = 32;
 const QUEUED: usize = 256 << 10;
 
 /// What the speaker is told once.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) terms: Terms,
     pub(crate) hold_time: u16,
     pub(crate) host_name: String,
+    /// Where it says which VIPs its peers have been told of.
+    pub(crate) announced: watch::Sender<BTreeSet<IpAddr>>,
     /// The moment that its times count from.
     pub(crate) started: std::time::Instant,
 }
@@ -444,6 +446,14 @@ impl<S: Sink> Speaker<S> {
             self.feed(id, |neighbour| neighbour.handle(reset, now)).await;
         }
         self.conclude();
+        let vips = self.running.as_ref().map(|running| &running.wanted.vips);
+        self.settings.announced.send_if_modified(|announced| {
+            let changed = vips.map_or(!announced.is_empty(), |vips| vips != announced);
+            if changed {
+                *announced = vips.cloned().unwrap_or_default();
+            }
+            changed
+        });
     }
 
     /// At first, once every peer has sent its whole table, or those that do not answer have had twice their hold time,

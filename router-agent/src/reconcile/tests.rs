@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
+use anyhow::anyhow;
 use router_core::model::Key;
 use router_core::model::service::{Endpoint, Protocol, Service, ServicePort, Slice, SlicePort};
 use router_core::plan::ebpf::{EbpfPlane, Op, Tables, realized};

@@ -148,6 +148,14 @@ pub(crate) fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
     ebpf.take_map(name).with_context(|| format!("the BPF object has no map {name}"))
 }
 
+/// A row that found no place: the one reason to fail that others can mend by going.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("map {map} is full: it holds {capacity} rows")]
+pub(crate) struct Full {
+    map: &'static str,
+    capacity: u32,
+}
+
 /// A row that could not be written or deleted.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -287,7 +295,7 @@ impl<K: aya::Pod, V: aya::Pod> Table<K, V> {
             _ => None,
         };
         match code {
-            Some(libc::E2BIG) => anyhow::anyhow!("map {name} is full: it holds {capacity} rows"),
+            Some(libc::E2BIG) => anyhow::Error::new(Full { map: name, capacity: *capacity }),
             Some(libc::ENOMEM) => anyhow::anyhow!("no memory for another row of map {name}"),
             _ => anyhow::Error::new(error).context(format!("map {name}")),
         }

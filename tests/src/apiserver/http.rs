@@ -1,7 +1,7 @@
 //! From a request to its answer: who asks, whether something is to go wrong, whether it is allowed, what to do.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, Request, State};
@@ -122,7 +122,9 @@ impl Inner {
         let token = headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")?.trim();
         match token {
             token if token == self.admin_token => Some(Identity::Admin),
-            token if token == self.agent_token => Some(Identity::Agent),
+            token if token == *self.agent_token.read().unwrap_or_else(PoisonError::into_inner) => {
+                Some(Identity::Agent)
+            }
             _ => None,
         }
     }

@@ -41,7 +41,7 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -113,7 +113,7 @@ struct Inner {
     faults: Faults,
     role: Role,
     admin_token: String,
-    agent_token: String,
+    agent_token: RwLock<String>,
     validate: bool,
     streaming_lists: bool,
     bookmark_interval: Duration,
@@ -180,7 +180,7 @@ impl ApiServer {
             faults: Faults::default(),
             role: role.as_deref().map(Role::parse).transpose()?.unwrap_or_default(),
             admin_token: format!("admin-{:016x}", store::random()),
-            agent_token: format!("agent-{:016x}", store::random()),
+            agent_token: RwLock::new(agent_token()),
             validate,
             streaming_lists,
             bookmark_interval,
@@ -260,11 +260,18 @@ impl ApiServer {
         &self.authority
     }
 
-    pub fn token(&self, identity: Identity) -> &str {
+    pub fn token(&self, identity: Identity) -> String {
         match identity {
-            Identity::Admin => &self.inner.admin_token,
-            Identity::Agent => &self.inner.agent_token,
+            Identity::Admin => self.inner.admin_token.clone(),
+            Identity::Agent => self.inner.agent_token.read().unwrap_or_else(PoisonError::into_inner).clone(),
         }
+    }
+
+    /// A new token for the agent; the old one is no longer taken.
+    pub fn renew_agent_token(&self) -> String {
+        let token = agent_token();
+        self.inner.agent_token.write().unwrap_or_else(PoisonError::into_inner).clone_from(&token);
+        token
     }
 
     /// A kubeconfig with everything in it.
@@ -324,6 +331,10 @@ impl Drop for ApiServer {
             runtime.shutdown_background();
         }
     }
+}
+
+fn agent_token() -> String {
+    format!("agent-{:016x}", store::random())
 }
 
 /// RFC 4648, with padding.

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 
 use anyhow::{Context as _, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::{CONFLIST_PATH, NODE_NAME};
 use crate::binaries::agent_binary;
@@ -56,6 +58,12 @@ impl Agent {
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Asks it to end, by SIGTERM.
+    pub fn terminate(&self) -> Result<()> {
+        let pid = i32::try_from(self.pid()).context("its process id")?;
+        kill(Pid::from_raw(pid), Signal::SIGTERM).context("cannot signal the agent")
     }
 
     /// How it ended, if it has.

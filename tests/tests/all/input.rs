@@ -95,6 +95,52 @@ fn of_two_services_on_one_address_and_port_the_later_is_named_until_the_first_go
     world.answers_tcp("10.96.0.201:80");
 }
 
+/// The map is filled as it is: rows of 65 Services with a thousand ports are put in batches, which takes little.
+#[test]
+fn a_service_too_big_for_its_map_is_named_once_and_comes_in_when_there_is_room() {
+    let world = start("toobig");
+    let many = |name: &str, vip: u8, selector: Value| {
+        let ports: Vec<Value> = (1..=1_000)
+            .map(|port| json!({"name": format!("p{port}"), "protocol": "TCP", "port": port, "targetPort": 8080}))
+            .collect();
+        let address = format!("10.96.2.{vip}");
+        let spec =
+            json!({"clusterIP": address, "clusterIPs": [address], "selector": selector, "ports": ports});
+        world
+            .cluster
+            .put(Kind::Service, json!({"metadata": {"name": name, "namespace": "default"}, "spec": spec}))
+            .unwrap();
+    };
+    for number in 0..65 {
+        many(&format!("fill-{number}"), number, Value::Null);
+    }
+    // 65,065 rows; each is written before a later Service's are.
+    world.cluster.put(Kind::Service, service("last", "10.96.2.200", 80)).unwrap();
+    world.answers_tcp("10.96.2.200:80");
+    let start = std::time::Instant::now();
+    many("big", 100, json!({"app": "good"}));
+    let line = world.logged(&["service default/big: NotProgrammed"]);
+    assert!(line.contains("map FRONTENDS4 is full: it holds 65536 rows"), "{line}");
+    assert!(line.contains("; delete what is not needed"), "{line}");
+    goes_on(&world);
+    // What is already known goes on changing.
+    world.cluster.run_pods("good", &["good-too"]).unwrap();
+    goes_on(&world);
+    std::thread::sleep(Duration::from_secs(4).saturating_sub(start.elapsed()));
+    assert_eq!(world.lines("NotProgrammed"), 1, "{}", world.cluster.agent_log());
+    world.cluster.remove(Kind::Service, "fill-7");
+    world
+        .cluster
+        .wait("the Service to be taken back from the wrong ones", Duration::from_secs(75), |_| {
+            Ok(world.last_line("service default/big: NotProgrammed").ends_with("no longer"))
+        })
+        .unwrap();
+    for port in [1, 500, 1_000] {
+        world.answers_tcp(&format!("10.96.2.100:{port}"));
+    }
+    goes_on(&world);
+}
+
 #[test]
 fn a_cni_file_that_is_no_json_is_named_until_it_is_mended() {
     let world = start("nojson");

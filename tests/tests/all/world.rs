@@ -52,9 +52,15 @@ pub(super) fn hold(place: &Place, transport: Transport, to: &str, port: u16) -> 
 impl World {
     /// With a pod `client`.
     pub(super) fn start(purpose: &str, options: ClusterOptions) -> Self {
+        let world = Self::bare(purpose, options);
+        world.cluster.run_pods("client", &["client"]).unwrap();
+        world
+    }
+
+    /// Without.
+    pub(super) fn bare(purpose: &str, options: ClusterOptions) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let cluster = Cluster::start(&unique_prefix(purpose), folder.path(), options, |_, _| {}).unwrap();
-        cluster.run_pods("client", &["client"]).unwrap();
         Self { cluster, backing: Vec::new(), folder }
     }
 
@@ -90,6 +96,12 @@ impl World {
     pub(super) fn last_line(&self, words: &str) -> String {
         let log = std::fs::read_to_string(self.folder.path().join("agent.log")).unwrap();
         log.lines().rfind(|line| line.contains(words)).unwrap_or_default().to_owned()
+    }
+
+    /// How many lines of the agent's log have this in them.
+    pub(super) fn lines(&self, words: &str) -> usize {
+        let log = std::fs::read_to_string(self.folder.path().join("agent.log")).unwrap();
+        log.lines().filter(|line| line.contains(words)).count()
     }
 
     /// What a client dials.
