@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use router_bgp::family::Family;
 use router_bgp::message::attribute::Attributes;
@@ -111,7 +112,7 @@ impl<S: Sink> Speaker<S> {
                     let path = PathView {
                         attributes: Some(Arc::clone(attributes)),
                         source: None,
-                        learned_at: std::time::Duration::ZERO,
+                        learned_at: Duration::ZERO,
                         best: false,
                         stale: false,
                         filtered: false,
@@ -234,7 +235,7 @@ fn of_path(
     running: &Running,
     source: Source,
     attributes: Arc<Attributes>,
-    learned_at: std::time::Duration,
+    learned_at: Duration,
     best: bool,
 ) -> PathView {
     PathView {
@@ -260,15 +261,15 @@ fn source_of(running: &Running, source: Source) -> Option<SourceView> {
 }
 
 /// The change of a best path, for those who watch.
-pub(super) fn change(running: &Running, change: &router_bgp::rib::BestChange) -> PathChange {
-    let path = change.best.as_ref().map(|(source, attributes)| {
-        let learned_at = std::time::Duration::ZERO;
-        of_path(running, *source, Arc::clone(attributes), learned_at, true)
-    });
+pub(super) fn change(running: &Running, change: &router_bgp::rib::BestChange, now: Duration) -> PathChange {
+    let path = change
+        .best
+        .as_ref()
+        .map(|(source, attributes)| of_path(running, *source, Arc::clone(attributes), now, true));
     let gone = PathView {
         attributes: None,
         source: None,
-        learned_at: std::time::Duration::ZERO,
+        learned_at: now,
         best: false,
         stale: false,
         filtered: false,

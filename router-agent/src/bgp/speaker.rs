@@ -420,11 +420,11 @@ impl<S: Sink> Speaker<S> {
     async fn pass_on(&mut self) {
         let now = self.now();
         let Some(running) = self.running.as_mut() else { return };
-        let watched = self.watchers.want(|watch| watch.best);
+        let is_followed = self.watchers.want(|watch| watch.best);
         let mut changes = Vec::new();
         while let Some(change) = running.rib.poll_best() {
-            if watched {
-                changes.push(answer::change(running, &change));
+            if is_followed {
+                changes.push(answer::change(running, &change, now));
             }
             let learned = change.best.filter(|(source, _)| *source != router_bgp::rib::Source::Local);
             self.sink.push(change.prefix, learned.map(|(_, attributes)| attributes.next_hop));
@@ -446,11 +446,12 @@ impl<S: Sink> Speaker<S> {
             self.feed(id, |neighbour| neighbour.handle(reset, now)).await;
         }
         self.conclude();
-        let vips = self.running.as_ref().map(|running| &running.wanted.vips);
-        self.settings.announced.send_if_modified(|announced| {
-            let changed = vips.map_or(!announced.is_empty(), |vips| vips != announced);
+        let none = BTreeSet::new();
+        let told = self.running.as_ref().map_or(&none, |running| &running.wanted.vips);
+        self.settings.announced.send_if_modified(|before| {
+            let changed = before != told;
             if changed {
-                *announced = vips.cloned().unwrap_or_default();
+                before.clone_from(told);
             }
             changed
         });
