@@ -15,7 +15,7 @@ use super::rbac::{self, Ask, Identity};
 use super::request::{self, Asked, Target};
 use super::status::Status;
 use super::tls::Hangup;
-use super::{discovery, read, watch, write};
+use super::{discovery, protobuf, read, watch, write};
 
 const LARGEST_BODY: usize = 8 << 20;
 const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
@@ -42,12 +42,16 @@ pub(super) async fn handle(
             fault => return broken(fault, verb == Some("watch"), &hangup),
         }
     }
-    let Ok(body) = axum::body::to_bytes(body, LARGEST_BODY).await else {
+    let Ok(mut body) = axum::body::to_bytes(body, LARGEST_BODY).await else {
         return Status::bad_request("the body cannot be read").into_response();
     };
     if asked.content_type == PROTOBUF {
-        let text = "the body of the request was in an unknown format - accepted media types include: application/json";
-        return Status::new(415, "UnsupportedMediaType", text).into_response();
+        let Some(namespace) = protobuf::namespace(&body) else {
+            let text = "the body of the request was in an unknown format - accepted media types include: \
+                        application/json; kubectl sends that for manifests (-f)";
+            return Status::new(415, "UnsupportedMediaType", text).into_response();
+        };
+        body = Bytes::from(namespace.to_string());
     }
     let (Some(target), Some(verb)) = (target, verb) else {
         return elsewhere(&server, identity, &parts.method, parts.uri.path(), &body);

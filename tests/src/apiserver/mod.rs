@@ -4,8 +4,8 @@
 //! `kinds`, and runs the few controllers that make Services work (`controllers`). The server has its own
 //! runtime: it lives until it is dropped, whatever runtime the test has or has not.
 //!
-//! Absent: `OpenAPI` schemas (`kubectl explain`), aggregated discovery, HTTP/2, protobuf (which newer kubectls send for
-//! `create namespace`, `create deployment` and the like, and for `auth can-i`; manifests always work), field ownership
+//! Absent: `OpenAPI` schemas (`kubectl explain`), aggregated discovery, HTTP/2, protobuf but for Namespaces (newer kubectls
+//! send it for `create deployment` and the like, and for `auth can-i`; manifests always work), field ownership
 //! (`managedFields`), finalizers, `ReplicaSets` and Endpoints, logs and exec, IPv6. A list that is continued shows
 //! the present state from where it stopped, not the state its first page saw.
 
@@ -23,6 +23,7 @@ mod faults;
 mod http;
 mod kinds;
 mod patch;
+mod protobuf;
 mod rbac;
 mod read;
 mod removal;

@@ -273,3 +273,18 @@ fn patch_cordon_replace_create_and_diff_work() {
         assert!(error.contains("namespaces \"other\" not found"), "{error}");
     });
 }
+
+#[test]
+fn a_namespace_is_created_by_name_and_what_else_comes_in_protobuf_is_refused_with_a_way_out() {
+    each(|kubectl, server| {
+        kubectl.run("create namespace other");
+        let found = server.store().get(Kind::Namespace, "", "other").unwrap();
+        assert_eq!(found["status"]["phase"], "Active");
+        let error = kubectl.try_with("create namespace other", "").unwrap_err();
+        assert!(error.contains("AlreadyExists"), "{error}");
+        match kubectl.try_with("create deployment web --image=example -n other", "") {
+            Ok(_) => assert!(server.store().get(Kind::Deployment, "other", "web").is_some()),
+            Err(error) => assert!(error.contains("manifests (-f)"), "{error}"),
+        }
+    });
+}
