@@ -449,11 +449,11 @@ impl<S: Sink> Speaker<S> {
         let none = BTreeSet::new();
         let told = self.running.as_ref().map_or(&none, |running| &running.wanted.vips);
         self.settings.announced.send_if_modified(|before| {
-            let changed = before != told;
-            if changed {
+            let is_new = before != told;
+            if is_new {
                 before.clone_from(told);
             }
-            changed
+            is_new
         });
     }
 

@@ -33,20 +33,24 @@ fn at_sigterm_it_ends_at_once_with_0_and_leaves_everything_in_place() {
     world.serve("web", &["web"]);
     let client = world.pod("client");
     let mut held = BOTH.map(|transport| hold(&client, transport, &world.dial("web"), 41_000));
-    held.iter_mut().for_each(|held| assert!(held.ask("hello").unwrap().ok));
+    let mut all_go_on = |when: &str| {
+        for flow in &mut held {
+            assert!(flow.ask("hello").unwrap().ok, "{when}");
+        }
+    };
+    all_go_on("before");
     let rules = world.cluster.topology.node.run(&["iptables", "-S"]).unwrap();
     let (status, time) = world.cluster.terminate_agent().unwrap();
     assert_eq!(status.code(), Some(0), "{status}\n{}", world.cluster.agent_log());
     assert!(time < router_tests::patience::patient(Duration::from_secs(1)), "it took {time:?}");
     world.logged(&["SIGTERM: leaving"]);
-    held.iter_mut().for_each(|held| assert!(held.ask("hello").unwrap().ok, "an open flow does not go on"));
+    all_go_on("without an agent");
     reached(&world, "web");
     assert_eq!(world.cluster.topology.node.run(&["iptables", "-S"]).unwrap(), rules);
     world.cluster.start_agent().unwrap();
     world.cluster.run_pods("web", &["more"]).unwrap();
     world.serve("next", &["next"]);
-    held.iter_mut()
-        .for_each(|held| assert!(held.ask("hello").unwrap().ok, "an open flow ended at the restart"));
+    all_go_on("after the restart");
     reached(&world, "web");
 }
 
