@@ -116,7 +116,7 @@ fn a_token_that_is_replaced_is_taken_up() {
     reached(&world, "web");
     world
         .cluster
-        .wait("the new token to be used", Duration::from_secs(120), |_| {
+        .wait("the new token to be used", Duration::from_mins(2), |_| {
             Ok(world.last_line("watch of services: ").ends_with("Unauthorized: no longer"))
         })
         .unwrap();
