@@ -6,34 +6,30 @@
 //! With `NETLINK_GET_STRICT_CHK` the kernel heeds the target namespace of a dump instead of ignoring it.
 //! Absent: what the answers mean (`node/links.rs`).
 
-#![expect(
-    unsafe_code,
-    reason = "the namespace of an event comes in a control message that only recvmsg(2) shows"
-)]
+mod events;
+mod messages;
 
-use std::collections::BTreeSet;
 use std::io;
-use std::mem;
-use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::AsRawFd as _;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
     NetlinkBuffer, NetlinkMessage, NetlinkPayload,
 };
-use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
-};
-use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
+use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteProtocol};
+use netlink_packet_route::tc::TcMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
-use tokio::io::unix::AsyncFd;
+
+pub(crate) use self::events::{Changes, Events};
+
+use self::messages::{address_of, discipline_of, link_of, route_message, routes_of};
 
 /// A device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -265,7 +261,7 @@ impl Netlink {
         let mut interrupted = false;
         loop {
             let (datagram, _) = self.socket.recv_from_full()?;
-            for bytes in messages(&datagram) {
+            for bytes in split(&datagram) {
                 let header = NetlinkBuffer::new(bytes);
                 if header.sequence_number() != self.sequence {
                     continue;
@@ -291,7 +287,7 @@ impl Netlink {
 }
 
 /// The messages of a datagram; ends at one that claims a length it cannot have.
-fn messages(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
+fn split(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = datagram;
     std::iter::from_fn(move || {
         let length = NetlinkBuffer::new_checked(rest).ok()?.length() as usize;
@@ -299,233 +295,4 @@ fn messages(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or(&[]);
         Some(message)
     })
-}
-
-fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
-    let RouteNetlinkMessage::NewLink(message) = message else { return None };
-    let flags = message.header.flags;
-    let mut link = Link {
-        index: message.header.index,
-        name: String::new(),
-        kind: None,
-        mac: None,
-        mtu: 0,
-        master: None,
-        peer: None,
-        peer_namespace: None,
-        up: flags.contains(LinkFlags::Up),
-        no_arp: flags.contains(LinkFlags::Noarp),
-        loopback: flags.contains(LinkFlags::Loopback),
-        ethernet: message.header.link_layer_type == LinkLayerType::Ether,
-    };
-    for attribute in message.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => link.name = name,
-            LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok(),
-            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-            LinkAttribute::Controller(index) => link.master = Some(index),
-            LinkAttribute::Link(index) => link.peer = Some(index),
-            LinkAttribute::LinkNetNsId(id) => link.peer_namespace = Some(id),
-            LinkAttribute::LinkInfo(infos) => {
-                link.kind = infos.iter().find_map(|info| match info {
-                    LinkInfo::Kind(kind) => Some(kind.to_string()),
-                    _ => None,
-                });
-            }
-            _ => {}
-        }
-    }
-    Some(link)
-}
-
-fn address_of(message: RouteNetlinkMessage) -> Option<Address> {
-    let RouteNetlinkMessage::NewAddress(message) = message else { return None };
-    // `Local` is ours where both are given: on a point-to-point link `Address` is the other end.
-    let mut ip = None;
-    for attribute in &message.attributes {
-        match attribute {
-            AddressAttribute::Local(local) => ip = Some(*local),
-            AddressAttribute::Address(other) => ip = ip.or(Some(*other)),
-            _ => {}
-        }
-    }
-    let scope = message.header.scope;
-    let global = !matches!(scope, AddressScope::Link | AddressScope::Host | AddressScope::Nowhere);
-    Some(Address { link: message.header.index, ip: ip?, global })
-}
-
-/// One route a next hop.
-fn routes_of(message: RouteNetlinkMessage) -> Vec<Route> {
-    let RouteNetlinkMessage::NewRoute(message) = message else { return Vec::new() };
-    let RouteHeader { destination_prefix_length, table, protocol, kind, .. } = message.header;
-    let (mut destination, mut source, mut links) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), None, Vec::new());
-    let mut full_table = u32::from(table);
-    for attribute in message.attributes {
-        match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(address)) => destination = address.into(),
-            RouteAttribute::PrefSource(RouteAddress::Inet(address)) => source = Some(address.into()),
-            RouteAttribute::Oif(index) => links.push(index),
-            RouteAttribute::MultiPath(hops) => links.extend(hops.iter().map(|hop| hop.interface_index)),
-            RouteAttribute::Table(number) => full_table = number,
-            _ => {}
-        }
-    }
-    let main = full_table == u32::from(RouteHeader::RT_TABLE_MAIN);
-    let Ok(destination) = IpNet::new(destination, destination_prefix_length) else { return Vec::new() };
-    if !main || kind != RouteType::Unicast {
-        return Vec::new();
-    }
-    let protocol = u8::from(protocol);
-    links.into_iter().map(|link| Route { destination, link, source, protocol }).collect()
-}
-
-fn route_message(route: &Route) -> RouteMessage {
-    let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
-    message.header.table = RouteHeader::RT_TABLE_MAIN;
-    message.header.protocol = RouteProtocol::from(route.protocol);
-    message.header.scope = RouteScope::Link;
-    message.header.kind = RouteType::Unicast;
-    message.header.destination_prefix_length = route.destination.prefix_len();
-    let attributes = &mut message.attributes;
-    if let IpAddr::V4(address) = route.destination.network() {
-        attributes.push(RouteAttribute::Destination(RouteAddress::Inet(address)));
-    }
-    attributes.push(RouteAttribute::Oif(route.link));
-    if let Some(IpAddr::V4(address)) = route.source {
-        attributes.push(RouteAttribute::PrefSource(RouteAddress::Inet(address)));
-    }
-    message
-}
-
-fn discipline_of(message: RouteNetlinkMessage) -> Option<Discipline> {
-    let RouteNetlinkMessage::NewQueueDiscipline(message) = message else { return None };
-    let kind = message.attributes.iter().find_map(|attribute| match attribute {
-        TcAttribute::Kind(kind) => Some(kind.clone()),
-        _ => None,
-    })?;
-    let link = message.header.index.try_into().ok()?;
-    Some(Discipline { link, kind, ingress: message.header.parent == TcHandle::INGRESS })
-}
-
-/// What has changed since the last time, as coarsely as the answer is asked for again.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Changes {
-    /// Links, addresses or queueing disciplines of this namespace.
-    pub own: bool,
-    /// Routes of this namespace.
-    pub routes: bool,
-    /// Links or addresses of the namespaces with these ids.
-    pub namespaces: BTreeSet<i32>,
-    /// Events were lost: anything may have changed.
-    pub overrun: bool,
-}
-
-/// The kernel's events: of this namespace, and of every namespace that has an id here.
-#[derive(Debug)]
-pub(crate) struct Events {
-    socket: AsyncFd<Socket>,
-}
-
-impl Events {
-    /// In the network namespace of the calling thread, which must be inside a tokio runtime.
-    pub(crate) fn open() -> io::Result<Self> {
-        /// `RTNLGRP_*` of linux/rtnetlink.h: links, queueing disciplines, addresses, IPv4 routes.
-        const GROUPS: [u32; 5] = [1, 4, 5, 9, 7];
-        /// A burst of a hundred pods starting at once; beyond it we read everything again.
-        const BUFFER: i32 = 1 << 20;
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.set_rx_buf_sz(BUFFER)?;
-        socket.set_listen_all_namespaces(true)?;
-        socket.bind_auto()?;
-        for group in GROUPS {
-            socket.add_membership(group)?;
-        }
-        socket.set_non_blocking(true)?;
-        // SAFETY: the socket owns its descriptor and gives it to nobody, so it stays this one until both are dropped.
-        let socket = unsafe { AsyncFd::register(socket) }?;
-        Ok(Self { socket })
-    }
-
-    /// Waits for a change, and returns all that have come in. Can be dropped while it waits and loses nothing.
-    pub(crate) async fn changes(&self) -> io::Result<Changes> {
-        loop {
-            let mut ready = self.socket.readable().await?;
-            let changes = drain(self.socket.get_ref())?;
-            ready.clear_ready();
-            if changes != Changes::default() {
-                return Ok(changes);
-            }
-        }
-    }
-}
-
-fn drain(socket: &Socket) -> io::Result<Changes> {
-    let mut changes = Changes::default();
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        match receive(socket, &mut buffer) {
-            Ok((length, namespace)) => {
-                for message in messages(buffer.get(..length).unwrap_or(&[])) {
-                    changes.note(NetlinkBuffer::new(message).message_type(), namespace);
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(changes),
-            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => changes.overrun = true,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-impl Changes {
-    fn note(&mut self, kind: u16, namespace: Option<i32>) {
-        match (kind, namespace) {
-            (libc::RTM_NEWLINK | libc::RTM_DELLINK | libc::RTM_NEWADDR | libc::RTM_DELADDR, Some(id)) => {
-                self.namespaces.insert(id);
-            }
-            (libc::RTM_NEWROUTE | libc::RTM_DELROUTE, None) => self.routes = true,
-            (_, None) => self.own = true,
-            (_, Some(_)) => {}
-        }
-    }
-
-    /// Adds what came later.
-    pub(crate) fn merge(&mut self, other: Self) {
-        let Self { own, routes, namespaces, overrun } = other;
-        self.own |= own;
-        self.routes |= routes;
-        self.namespaces.extend(namespaces);
-        self.overrun |= overrun;
-    }
-}
-
-/// One datagram, and the id of the namespace it comes from if that is not ours.
-fn receive(socket: &Socket, buffer: &mut [u8]) -> io::Result<(usize, Option<i32>)> {
-    // Aligned as control messages have to be, and room for more of them than netlink sends.
-    let mut control = [0u64; 32];
-    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
-    // SAFETY: all zeroes is a valid msghdr.
-    let mut message: libc::msghdr = unsafe { mem::zeroed() };
-    message.msg_iov = &raw mut part;
-    message.msg_iovlen = 1;
-    message.msg_control = control.as_mut_ptr().cast();
-    message.msg_controllen = size_of_val(&control);
-    // SAFETY: `message` points at `buffer` and `control` with their lengths, and both outlive the call.
-    let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, 0) };
-    let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
-    let mut namespace = None;
-    // SAFETY: the kernel has filled `control` and said in `message` how far.
-    let mut entry = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
-    while !entry.is_null() {
-        // SAFETY: not null, so the macros found a whole header in `control`.
-        let header = unsafe { *entry };
-        if header.cmsg_level == libc::SOL_NETLINK && header.cmsg_type == libc::NETLINK_LISTEN_ALL_NSID {
-            // SAFETY: the data of this message is an int.
-            namespace = Some(unsafe { libc::CMSG_DATA(entry).cast::<i32>().read_unaligned() });
-        }
-        // SAFETY: as for the first.
-        entry = unsafe { libc::CMSG_NXTHDR(&raw const message, entry) };
-    }
-    Ok((length, namespace.filter(|id| *id >= 0)))
 }
