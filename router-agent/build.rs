@@ -58,8 +58,8 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// What `--version` says, unless the environment says it. With SOURCE_DATE_EPOCH the same sources and compiler give
-/// the same words.
+/// What `--version` says, unless the environment says it. With `SOURCE_DATE_EPOCH` the same sources and compiler
+/// give the same words.
 fn name_the_build() -> Result<()> {
     println!("cargo:rerun-if-env-changed=SOURCE_DATE_EPOCH");
     let date = || {

@@ -195,9 +195,10 @@ impl Care {
         if *failure == found {
             return;
         }
-        match &found {
-            Some(found) => error!("{cannot}: {found}"),
-            None => info!("{cannot}: no longer"),
+        if let Some(found) = &found {
+            error!("{cannot}: {found}");
+        } else {
+            info!("{cannot}: no longer");
         }
         *failure = found;
     }

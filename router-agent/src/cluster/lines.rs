@@ -36,11 +36,11 @@ where
 
     fn call(&mut self, request: Request<Sent>) -> Self::Future {
         let query = request.uri().query().unwrap_or_default();
-        let watches = query.split('&').any(|part| matches!(part, "watch=true" | "watch=1"));
+        let asked = query.split('&').any(|part| matches!(part, "watch=true" | "watch=1"));
         let answer = self.0.call(request);
         Box::pin(async move {
             let answer = answer.await?;
-            let watched = watches && answer.status().is_success();
+            let watched = asked && answer.status().is_success();
             Ok(answer.map(|body| Lines { body, watched, midst: false }))
         })
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use router_tests::apiserver::Kind;
 use router_tests::cluster::{AgentOptions, CONFLIST_PATH, ClusterOptions, NODE_NAME};
-use router_tests::probe::Probe;
+use router_tests::probe::{Held, Probe};
 use router_tests::sandbox::{CONFLIST, has_range};
 use router_tests::topology;
 use serde_json::json;
@@ -27,26 +27,31 @@ fn reached(world: &World, service: &str) {
     }
 }
 
+fn going_on(flows: &mut [Held], else_say: &str) {
+    for flow in flows {
+        assert!(flow.ask("hello").unwrap().ok, "{else_say}");
+    }
+}
+
 #[test]
 fn at_sigterm_it_ends_at_once_with_0_and_leaves_everything_in_place() {
     let mut world = World::start("term", native());
     world.serve("web", &["web"]);
     let client = world.pod("client");
     let mut held = BOTH.map(|transport| hold(&client, transport, &world.dial("web"), 41_000));
-    held.iter_mut().for_each(|held| assert!(held.ask("hello").unwrap().ok));
+    going_on(&mut held, "no answer");
     let rules = world.cluster.topology.node.run(&["iptables", "-S"]).unwrap();
     let (status, time) = world.cluster.terminate_agent().unwrap();
     assert_eq!(status.code(), Some(0), "{status}\n{}", world.cluster.agent_log());
     assert!(time < router_tests::patience::patient(Duration::from_secs(1)), "it took {time:?}");
     world.logged(&["SIGTERM: leaving"]);
-    held.iter_mut().for_each(|held| assert!(held.ask("hello").unwrap().ok, "an open flow does not go on"));
+    going_on(&mut held, "an open flow does not go on");
     reached(&world, "web");
     assert_eq!(world.cluster.topology.node.run(&["iptables", "-S"]).unwrap(), rules);
     world.cluster.start_agent().unwrap();
     world.cluster.run_pods("web", &["more"]).unwrap();
     world.serve("next", &["next"]);
-    held.iter_mut()
-        .for_each(|held| assert!(held.ask("hello").unwrap().ok, "an open flow ended at the restart"));
+    going_on(&mut held, "an open flow ended at the restart");
     reached(&world, "web");
 }
 
@@ -112,7 +117,7 @@ fn a_token_that_is_replaced_is_taken_up() {
     reached(&world, "web");
     world
         .cluster
-        .wait("the new token to be used", Duration::from_secs(120), |_| {
+        .wait("the new token to be used", Duration::from_mins(2), |_| {
             Ok(world.last_line("watch of services: ").ends_with("Unauthorized: no longer"))
         })
         .unwrap();
