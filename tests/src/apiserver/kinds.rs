@@ -79,116 +79,82 @@ impl Resource {
     }
 }
 
-const BASE: Resource = Resource {
-    group: "",
-    version: "v1",
-    plural: "",
-    singular: "",
-    kind: "",
-    stored: Kind::Namespace,
-    namespaced: true,
-    short_names: &[],
-    categories: &[],
-    status: false,
-    scale: false,
-};
+/// A row, in words: what it is called, and then what it has beyond that.
+impl Resource {
+    const fn core(plural: &'static str, singular: &'static str, kind: &'static str, stored: Kind) -> Self {
+        Self::of("", plural, singular, kind, stored)
+    }
+
+    const fn of(
+        group: &'static str,
+        plural: &'static str,
+        singular: &'static str,
+        kind: &'static str,
+        stored: Kind,
+    ) -> Self {
+        Self {
+            group,
+            version: "v1",
+            plural,
+            singular,
+            kind,
+            stored,
+            namespaced: true,
+            short_names: &[],
+            categories: &[],
+            status: false,
+            scale: false,
+        }
+    }
+
+    const fn cluster_wide(self) -> Self {
+        Self { namespaced: false, ..self }
+    }
+
+    const fn short(self, names: &'static [&'static str]) -> Self {
+        Self { short_names: names, ..self }
+    }
+
+    /// Among what `kubectl get all` shows.
+    const fn in_all(self) -> Self {
+        Self { categories: &["all"], ..self }
+    }
+
+    const fn with_status(self) -> Self {
+        Self { status: true, ..self }
+    }
+
+    const fn with_scale(self) -> Self {
+        Self { scale: true, ..self }
+    }
+}
 
 /// The order of groups decides what a bare `events` means to kubectl: core comes first.
 pub(super) static RESOURCES: [Resource; 10] = [
-    Resource {
-        plural: "namespaces",
-        singular: "namespace",
-        kind: "Namespace",
-        stored: Kind::Namespace,
-        namespaced: false,
-        short_names: &["ns"],
-        status: true,
-        ..BASE
-    },
-    Resource {
-        plural: "nodes",
-        singular: "node",
-        kind: "Node",
-        stored: Kind::Node,
-        namespaced: false,
-        short_names: &["no"],
-        status: true,
-        ..BASE
-    },
-    Resource {
-        plural: "pods",
-        singular: "pod",
-        kind: "Pod",
-        stored: Kind::Pod,
-        short_names: &["po"],
-        categories: &["all"],
-        status: true,
-        ..BASE
-    },
-    Resource {
-        plural: "services",
-        singular: "service",
-        kind: "Service",
-        stored: Kind::Service,
-        short_names: &["svc"],
-        categories: &["all"],
-        status: true,
-        ..BASE
-    },
-    Resource {
-        plural: "events",
-        singular: "event",
-        kind: "Event",
-        stored: Kind::Event,
-        short_names: &["ev"],
-        ..BASE
-    },
-    Resource {
-        group: "apps",
-        plural: "deployments",
-        singular: "deployment",
-        kind: "Deployment",
-        stored: Kind::Deployment,
-        short_names: &["deploy"],
-        categories: &["all"],
-        status: true,
-        scale: true,
-        ..BASE
-    },
-    Resource {
-        group: "events.k8s.io",
-        plural: "events",
-        singular: "event",
-        kind: "Event",
-        stored: Kind::Event,
-        short_names: &["ev"],
-        ..BASE
-    },
-    Resource {
-        group: "networking.k8s.io",
-        plural: "networkpolicies",
-        singular: "networkpolicy",
-        kind: "NetworkPolicy",
-        stored: Kind::NetworkPolicy,
-        short_names: &["netpol"],
-        ..BASE
-    },
-    Resource {
-        group: "coordination.k8s.io",
-        plural: "leases",
-        singular: "lease",
-        kind: "Lease",
-        stored: Kind::Lease,
-        ..BASE
-    },
-    Resource {
-        group: "discovery.k8s.io",
-        plural: "endpointslices",
-        singular: "endpointslice",
-        kind: "EndpointSlice",
-        stored: Kind::EndpointSlice,
-        ..BASE
-    },
+    Resource::core("namespaces", "namespace", "Namespace", Kind::Namespace)
+        .cluster_wide()
+        .short(&["ns"])
+        .with_status(),
+    Resource::core("nodes", "node", "Node", Kind::Node).cluster_wide().short(&["no"]).with_status(),
+    Resource::core("pods", "pod", "Pod", Kind::Pod).short(&["po"]).in_all().with_status(),
+    Resource::core("services", "service", "Service", Kind::Service).short(&["svc"]).in_all().with_status(),
+    Resource::core("events", "event", "Event", Kind::Event).short(&["ev"]),
+    Resource::of("apps", "deployments", "deployment", "Deployment", Kind::Deployment)
+        .short(&["deploy"])
+        .in_all()
+        .with_status()
+        .with_scale(),
+    Resource::of("events.k8s.io", "events", "event", "Event", Kind::Event).short(&["ev"]),
+    Resource::of(
+        "networking.k8s.io",
+        "networkpolicies",
+        "networkpolicy",
+        "NetworkPolicy",
+        Kind::NetworkPolicy,
+    )
+    .short(&["netpol"]),
+    Resource::of("coordination.k8s.io", "leases", "lease", "Lease", Kind::Lease),
+    Resource::of("discovery.k8s.io", "endpointslices", "endpointslice", "EndpointSlice", Kind::EndpointSlice),
 ];
 
 /// The row of one kind in one group and version.

@@ -24,12 +24,7 @@ struct Written {
 impl Written {
     fn respond(self, target: &Target) -> Response {
         let code = if self.created { StatusCode::CREATED } else { StatusCode::OK };
-        let body = if target.subresource == "scale" {
-            read::scale(&self.object)
-        } else {
-            shown(target.resource, &self.object).into_owned()
-        };
-        let mut response = (code, axum::Json(body)).into_response();
+        let mut response = (code, axum::Json(seen_at(target, &self.object))).into_response();
         for warning in self.warnings {
             if let Ok(value) = HeaderValue::from_str(&format!("299 - {}", Value::from(warning))) {
                 response.headers_mut().append(HeaderName::from_static("warning"), value);
@@ -45,7 +40,7 @@ pub(super) fn create(
     asked: &Asked,
     body: &[u8],
 ) -> Result<Response, Status> {
-    create_object(server, target, asked, decode(body)?).map(|written| written.respond(target))
+    Ok(create_object(server, target, asked, decode(body)?)?.respond(target))
 }
 
 fn create_object(server: &Inner, target: &Target, asked: &Asked, mut sent: Value) -> Result<Written, Status> {
@@ -61,6 +56,15 @@ fn create_object(server: &Inner, target: &Target, asked: &Asked, mut sent: Value
     server.content(resource, &object)?;
     let object = server.store.create(resource.stored, object, asked.dry_run())?;
     Ok(Written { object, created: true, warnings })
+}
+
+/// An object as it is seen at this path.
+fn seen_at(target: &Target, object: &Value) -> Value {
+    if target.subresource == "scale" {
+        read::scale(object)
+    } else {
+        shown(target.resource, object).into_owned()
+    }
 }
 
 /// Name and namespace of a new object, from its path, its body, and `generateName`.
@@ -87,12 +91,12 @@ fn place(server: &Inner, target: &Target, object: &mut Value) -> Result<(), Stat
             return Err(Status::not_found(Kind::Namespace.resource(), &target.namespace));
         }
     }
-    if metadata["name"].as_str().unwrap_or_default().is_empty()
-        && let Some(prefix) = metadata["generateName"].as_str().filter(|prefix| !prefix.is_empty())
-    {
-        metadata["name"] = format!("{prefix}{}", store::suffix(store::random(), 5)).into();
-    }
-    if metadata["name"].as_str().unwrap_or_default().is_empty() {
+    let given = |field: &str| metadata[field].as_str().filter(|text| !text.is_empty());
+    if given("name").is_none() {
+        if let Some(prefix) = given("generateName") {
+            metadata["name"] = format!("{prefix}{}", store::suffix(store::random(), 5)).into();
+            return Ok(());
+        }
         let cause = Cause::required("metadata.name", "name or generateName is required");
         return Err(Status::invalid(resource, "", &[cause]));
     }
@@ -137,13 +141,12 @@ pub(super) fn patch(server: &Inner, target: &Target, asked: &Asked, body: &[u8])
         {
             let mut sent = change;
             patch::merge(&mut sent, &json!({"metadata": {"name": target.name}}));
-            return create_object(server, target, asked, sent).map(|written| written.respond(target));
+            return Ok(create_object(server, target, asked, sent)?.respond(target));
         }
     }
     let mut warnings = Vec::new();
     let object = server.store.edit(resource.stored, &target.key(), asked.dry_run(), |old| {
-        let mut new =
-            if target.subresource == "scale" { read::scale(old) } else { shown(resource, old).into_owned() };
+        let mut new = seen_at(target, old);
         match asked.content_type.as_str() {
             "application/json-patch+json" => patch::json(&mut new, &change)?,
             "application/merge-patch+json" => patch::merge(&mut new, &change),
@@ -218,7 +221,7 @@ pub(super) fn delete(
     let removal = removal_of(asked, body)?;
     let kind = target.resource.stored;
     let value = match removal::remove(&server.store, kind, &target.key(), &removal)? {
-        Removed::Waits(object) => shown(target.resource, &object).into_owned(),
+        Removed::Waits(object) => seen_at(target, &object),
         Removed::Gone(object) if kind == Kind::Pod => Value::clone(&object),
         Removed::Gone(object) => json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
@@ -243,7 +246,7 @@ pub(super) fn delete_collection(
     let mut items = Vec::new();
     for object in server.store.list(kind).into_iter().filter(|object| filter.matches(object)) {
         match removal::remove(&server.store, kind, &store::key(kind, &object), &removal) {
-            Ok(_) => items.push(shown(target.resource, &object).into_owned()),
+            Ok(_) => items.push(seen_at(target, &object)),
             // Somebody else was faster.
             Err(status) if status.code == 404 => {}
             Err(status) => return Err(status),

@@ -1,7 +1,5 @@
 //! Packets of flows that exist: answers, ICMP errors, fragments, endings.
 
-#![expect(clippy::too_many_lines, reason = "tables")]
-
 use router_common::abi::{Flow, flow_flags, seen};
 use router_common::verdict::{DropReason, Verdict};
 
@@ -20,8 +18,11 @@ const MORE: u16 = 0x2000;
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = replies();
     cases.extend(errors());
+    cases.extend(errors_to_the_node());
+    cases.extend(errors_from_clients());
     cases.extend(fragments());
     cases.extend(endings());
+    cases.extend(resolved_anew());
     cases.extend(torn());
     cases.extend(outlived());
     cases
@@ -99,19 +100,9 @@ fn replies() -> Vec<Case> {
 
 fn errors() -> Vec<Case> {
     let world = || World::new().service(&[(NEIGHBOUR, 8080, 0)]).flow(TCP, outgoing());
-    let quote = |packet: Vec<u8>| packet.get(14..42).map(<[u8]>::to_vec).unwrap_or_default();
-    let sent = quote(tcp(FROM_POD, (POD, 40_000), (VIP, 80), 64, Segment::DATA, b""));
+    let sent = quote(&tcp(FROM_POD, (POD, 40_000), (VIP, 80), 64, Segment::DATA, b""));
     // As the stack quotes it: translated; the quoted transport checksum lies beyond the eight bytes.
-    let translated = quote(tcp(FROM_POD, (POD, 40_000), (NEIGHBOUR, 8080), 64, Segment::DATA, b""));
-    let host = router_common::abi::Flow {
-        client: NODE,
-        client_port: 41_000,
-        source: NODE,
-        source_port: 50_000,
-        backend: REMOTE,
-        flags: flow_flags::HOST_CLIENT,
-        ..outgoing()
-    };
+    let translated = quote(&tcp(FROM_POD, (POD, 40_000), (NEIGHBOUR, 8080), 64, Segment::DATA, b""));
     let error = |quoted: &[u8]| icmp(TO_POD, NODE, POD, 64, (3, 4), [0, 0, 5, 0x78], quoted);
     vec![
         case(
@@ -131,6 +122,27 @@ fn errors() -> Vec<Case> {
         )
         .out(icmp(TO_POD, VIP, POD, 64, (3, 3), [0; 4], &sent)),
         case(
+            "an error about a packet of no flow passes as it is",
+            Hook::PodOut,
+            World::new(),
+            error(&translated),
+            Verdict::Pass,
+        ),
+    ]
+}
+
+fn errors_to_the_node() -> Vec<Case> {
+    let host = router_common::abi::Flow {
+        client: NODE,
+        client_port: 41_000,
+        source: NODE,
+        source_port: 50_000,
+        backend: REMOTE,
+        flags: flow_flags::HOST_CLIENT,
+        ..outgoing()
+    };
+    vec![
+        case(
             "a router's error about a packet of the node's own comes in where it came, quoting the VIP",
             Hook::UplinkIn,
             World::new().flow(TCP, host),
@@ -141,7 +153,7 @@ fn errors() -> Vec<Case> {
                 64,
                 (3, 4),
                 [0, 0, 5, 0x78],
-                &quote(tcp(FROM_POD, (NODE, 50_000), (REMOTE, 8080), 64, Segment::DATA, b"")),
+                &quote(&tcp(FROM_POD, (NODE, 50_000), (REMOTE, 8080), 64, Segment::DATA, b"")),
             ),
             Verdict::Pass,
         )
@@ -152,19 +164,33 @@ fn errors() -> Vec<Case> {
             64,
             (3, 4),
             [0, 0, 5, 0x78],
-            &quote(tcp(FROM_POD, (NODE, 41_000), (VIP, 80), 64, Segment::DATA, b"")),
+            &quote(&tcp(FROM_POD, (NODE, 41_000), (VIP, 80), 64, Segment::DATA, b"")),
         )),
         case(
-            "an error about a packet of no flow passes as it is",
-            Hook::PodOut,
-            World::new(),
-            error(&translated),
+            "a router's error to a process of this node stays where it came in, and quotes what that sent",
+            Hook::UplinkIn,
+            from_this_node(),
+            icmp(TO_POD, ROUTER, NODE, 64, (3, 4), [0, 0, 5, 0x78], &quote(&on_the_wire())),
             Verdict::Pass,
-        ),
+        )
+        .out(icmp(TO_POD, ROUTER, NODE, 64, (3, 4), [0, 0, 5, 0x78], &quote(&as_dialled()))),
+        case(
+            "a remote backend's error to a process of this node comes from the VIP by way of kube-svc",
+            Hook::UplinkIn,
+            from_this_node(),
+            icmp(TO_POD, REMOTE, NODE, 64, (3, 3), [0; 4], &quote(&on_the_wire())),
+            Verdict::Ingress(SERVICE_NEAR),
+        )
+        .out(icmp(ON_SERVICE, VIP, NODE, 64, (3, 3), [0; 4], &quote(&as_dialled()))),
+    ]
+}
+
+fn errors_from_clients() -> Vec<Case> {
+    vec![
         case(
             "a client's error about an answer goes to the backend, and quotes what that sent",
             Hook::PodIn,
-            world(),
+            World::new().service(&[(NEIGHBOUR, 8080, 0)]).flow(TCP, outgoing()),
             icmp(
                 FROM_POD,
                 POD,
@@ -172,7 +198,7 @@ fn errors() -> Vec<Case> {
                 64,
                 (3, 3),
                 [0; 4],
-                &quote(tcp(TO_POD, (VIP, 80), (POD, 40_000), 63, Segment::DATA, b"")),
+                &quote(&tcp(TO_POD, (VIP, 80), (POD, 40_000), 63, Segment::DATA, b"")),
             ),
             Verdict::Pass,
         )
@@ -183,25 +209,14 @@ fn errors() -> Vec<Case> {
             64,
             (3, 3),
             [0; 4],
-            &quote(tcp(TO_POD, (NEIGHBOUR, 8080), (POD, 40_000), 63, Segment::DATA, b"")),
+            &quote(&tcp(TO_POD, (NEIGHBOUR, 8080), (POD, 40_000), 63, Segment::DATA, b"")),
         )),
-        case(
-            "a router's error to a process of this node stays where it came in, and quotes what that sent",
-            Hook::UplinkIn,
-            from_this_node(),
-            icmp(TO_POD, ROUTER, NODE, 64, (3, 4), [0, 0, 5, 0x78], &quote(on_the_wire())),
-            Verdict::Pass,
-        )
-        .out(icmp(TO_POD, ROUTER, NODE, 64, (3, 4), [0, 0, 5, 0x78], &quote(as_dialled()))),
-        case(
-            "a remote backend's error to a process of this node comes from the VIP by way of kube-svc",
-            Hook::UplinkIn,
-            from_this_node(),
-            icmp(TO_POD, REMOTE, NODE, 64, (3, 3), [0; 4], &quote(on_the_wire())),
-            Verdict::Ingress(SERVICE_NEAR),
-        )
-        .out(icmp(ON_SERVICE, VIP, NODE, 64, (3, 3), [0; 4], &quote(as_dialled()))),
     ]
+}
+
+/// What an error says of the packet that it is about.
+fn quote(packet: &[u8]) -> Vec<u8> {
+    packet.get(14..42).map(<[u8]>::to_vec).unwrap_or_default()
 }
 
 /// A process of this node dials the VIP, and a remote pod serves.
@@ -314,6 +329,11 @@ fn endings() -> Vec<Case> {
             Verdict::Pass,
         )
         .out(udp(FROM_POD, (POD, 40_000), (NEIGHBOUR, 8080), 64, b"x")),
+    ]
+}
+
+fn resolved_anew() -> Vec<Case> {
+    vec![
         case(
             "under a new generation a flow whose backend stands goes on, where its pod is now",
             Hook::PodIn,
@@ -327,7 +347,7 @@ fn endings() -> Vec<Case> {
                 world.meta.generation = 2;
                 world
             },
-            data(),
+            tcp(FROM_POD, (POD, 40_000), (VIP, 80), 64, Segment::DATA, b"x"),
             Verdict::Peer(OTHER),
         )
         .out(tcp(

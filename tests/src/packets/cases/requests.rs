@@ -1,7 +1,5 @@
 //! First packets of flows, from pods and from this node's processes.
 
-#![expect(clippy::too_many_lines, reason = "a table")]
-
 use router_common::abi::backend_flags;
 use router_common::verdict::{DropReason, Verdict};
 
@@ -17,7 +15,11 @@ const OWN: [u8; 4] = [169, 254, 255, 1];
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = from_pods();
+    cases.extend(of_every_form());
+    cases.extend(not_balanced());
+    cases.extend(clashes());
     cases.extend(from_this_node());
+    cases.extend(after_this_node());
     cases
 }
 
@@ -58,6 +60,13 @@ fn from_pods() -> Vec<Case> {
             Verdict::Out(DEVICE),
         )
         .out(tcp(back, (VIP, 40_000), (POD, 8080), 64, Segment::SYN, b"")),
+    ]
+}
+
+fn of_every_form() -> Vec<Case> {
+    let neighbour = || World::new().service(&[(NEIGHBOUR, 8080, 0)]);
+    let syn = |to| tcp(FROM_POD, (POD, 40_000), to, 64, Segment::SYN, b"");
+    vec![
         case(
             "UDP is balanced as TCP is",
             Hook::PodIn,
@@ -78,30 +87,38 @@ fn from_pods() -> Vec<Case> {
             "IP options stay, and the ports behind them are translated",
             Hook::PodIn,
             neighbour(),
-            with_options(syn((VIP, 80), 64)),
+            with_options(syn((VIP, 80))),
             Verdict::Pass,
         )
-        .out(with_options(syn((NEIGHBOUR, 8080), 64))),
+        .out(with_options(syn((NEIGHBOUR, 8080)))),
         case(
             "a backend on this node's own network is reached through the stack, from the pod's address",
             Hook::PodIn,
             World::new().fast().service(&[(NODE, 6443, backend_flags::OWN_NODE)]),
-            syn((VIP, 80), 64),
+            syn((VIP, 80)),
             Verdict::Pass,
         )
-        .out(syn((NODE, 6443), 64)),
+        .out(syn((NODE, 6443))),
+    ]
+}
+
+/// To a VIP, and yet for nobody.
+fn not_balanced() -> Vec<Case> {
+    let neighbour = || World::new().service(&[(NEIGHBOUR, 8080, 0)]);
+    let syn = |to| tcp(FROM_POD, (POD, 40_000), to, 64, Segment::SYN, b"");
+    vec![
         case(
             "a service without backends is left to kube-svc, which refuses",
             Hook::PodIn,
             World::new().service(&[]),
-            syn((VIP, 80), 64),
+            syn((VIP, 80)),
             Verdict::Pass,
         ),
         case(
             "a port that the VIP does not serve is left to kube-svc",
             Hook::PodIn,
             neighbour(),
-            syn((VIP, 81), 64),
+            syn((VIP, 81)),
             Verdict::Pass,
         ),
         case(
@@ -111,23 +128,31 @@ fn from_pods() -> Vec<Case> {
             tcp(FROM_POD, (POD, 40_000), (VIP, 80), 64, Segment::DATA, b"data"),
             Verdict::Pass,
         ),
+    ]
+}
+
+/// Two flows whose packets would be the same.
+fn clashes() -> Vec<Case> {
+    let neighbour = || World::new().service(&[(NEIGHBOUR, 8080, 0)]);
+    let syn = |to| tcp(FROM_POD, (POD, 40_000), to, 64, Segment::SYN, b"");
+    vec![
         case(
             "a clash with a direct flow of the same tuple costs the balanced one its source port",
             Hook::PodIn,
             neighbour().one_port(),
-            syn((VIP, 80), 64),
+            syn((VIP, 80)),
             Verdict::Pass,
         )
-        .after(Hook::PodIn, syn((NEIGHBOUR, 8080), 64))
+        .after(Hook::PodIn, syn((NEIGHBOUR, 8080)))
         .out(tcp(FROM_POD, (POD, PORT), (NEIGHBOUR, 8080), 64, Segment::SYN, b"")),
         case(
             "a direct flow whose tuple a balanced one uses gets another source port",
             Hook::PodIn,
             neighbour().one_port(),
-            syn((NEIGHBOUR, 8080), 64),
+            syn((NEIGHBOUR, 8080)),
             Verdict::Pass,
         )
-        .after(Hook::PodIn, syn((VIP, 80), 64))
+        .after(Hook::PodIn, syn((VIP, 80)))
         .out(tcp(FROM_POD, (POD, PORT), (NEIGHBOUR, 8080), 64, Segment::SYN, b"")),
         case(
             "where no source port is left the packet is dropped",
@@ -137,10 +162,10 @@ fn from_pods() -> Vec<Case> {
                 (world.meta.port_first, world.meta.port_last) = (40_000, 40_000);
                 world
             },
-            syn((VIP, 80), 64),
+            syn((VIP, 80)),
             Verdict::Drop(DropReason::NoSourcePort),
         )
-        .after(Hook::PodIn, syn((NEIGHBOUR, 8080), 64)),
+        .after(Hook::PodIn, syn((NEIGHBOUR, 8080))),
     ]
 }
 
@@ -174,6 +199,14 @@ fn from_this_node() -> Vec<Case> {
             Verdict::Ingress(SERVICE_NEAR),
         )
         .out(syn((OWN, 41_000), (NODE, 6443), 64)),
+    ]
+}
+
+/// What follows the first packet of a process of this node.
+fn after_this_node() -> Vec<Case> {
+    let service = |backend| World::new().one_port().service(&[backend]);
+    let dialled = || tcp(ON_SERVICE, (NODE, 41_000), (VIP, 80), 64, Segment::SYN, b"");
+    vec![
         case(
             "the answer of this node's own backend comes back from the VIP",
             Hook::ServiceIn,
