@@ -44,35 +44,44 @@ impl RouteEvents {
         Ok(Self { socket })
     }
 
-    /// Waits for something to happen, and returns all that has. Can be dropped while it waits and loses nothing.
+    /// Waits for something to happen, and returns what has. Can be dropped while it waits and loses nothing.
     pub(crate) async fn notices(&self) -> io::Result<Vec<Notice>> {
         loop {
             let mut ready = self.socket.readable().await?;
-            let notices = self.drain()?;
-            ready.clear_ready();
+            let mut notices = Vec::new();
+            if self.drain(&mut notices)? {
+                ready.clear_ready();
+            }
             if !notices.is_empty() {
                 return Ok(notices);
             }
         }
     }
 
-    fn drain(&self) -> io::Result<Vec<Notice>> {
-        let mut notices = Vec::new();
-        let mut buffer = vec![0; 64 << 10];
-        loop {
+    /// Takes in what has come, up to a limit: whoever writes faster than we read must not keep us here. Whether that
+    /// was all.
+    fn drain(&self, notices: &mut Vec<Notice>) -> io::Result<bool> {
+        let mut buffer = vec![0; BUFFER];
+        for _ in 0..AT_ONCE {
             match receive(self.socket.get_ref(), &mut buffer) {
                 Ok((length, _)) => {
                     let datagram = buffer.get(..length).unwrap_or(&[]);
-                    messages(datagram).for_each(|message| note(message, &mut notices));
+                    messages(datagram).for_each(|message| note(message, notices));
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(notices),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => notices.push(Notice::Overrun),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
+        Ok(false)
     }
 }
+
+/// In bytes; an event is a few hundred, or a few thousand for a device with many virtual functions.
+const BUFFER: usize = 32 << 10;
+/// Events taken in before anybody else gets a turn.
+const AT_ONCE: usize = 1_024;
 
 fn note(message: &[u8], notices: &mut Vec<Notice>) {
     let header = NetlinkBuffer::new(message);
