@@ -21,7 +21,7 @@ fn prefix(text: &str) -> IpNet {
     text.parse().unwrap()
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "as the queue takes it")]
+#[expect(clippy::unnecessary_wraps, reason = "it is what the queue takes")]
 fn hop(last: u8) -> Option<IpAddr> {
     Some([192, 0, 2, last].into())
 }
@@ -69,7 +69,7 @@ fn learning(prepare: &str, own: Option<Own>, sync_period: Duration, act: impl As
     });
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "as the loop is told it")]
+#[expect(clippy::unnecessary_wraps, reason = "it is what the channel carries")]
 fn known() -> Option<Own> {
     Some(Own::default())
 }
