@@ -4,6 +4,7 @@
 mod all {
     mod apiserver;
     mod bgp;
+    mod bgp_hostile;
     mod changes;
     mod corners;
     mod flows;
