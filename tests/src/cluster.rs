@@ -8,16 +8,14 @@ mod agent;
 mod workload;
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
-use nix::sched::{CloneFlags, setns};
 use serde_json::json;
 use tokio::runtime::Runtime;
 
@@ -27,7 +25,6 @@ pub use self::workload::Backing;
 use crate::apiserver::{ApiServer, Identity, Kind, Options};
 use crate::enter::Place;
 use crate::kubelet::{self, Kubelet};
-use crate::node::Node;
 use crate::patience::patient;
 use crate::sandbox::CONFLIST;
 use crate::topology::{self, Topology, TopologyOptions};
@@ -90,7 +87,7 @@ impl Cluster {
             validate: !options.lenient,
             ..Options::default()
         })?;
-        server.listen_in(listen_on(&topology.router, api)?)?;
+        server.listen_in(topology.router.listen(api)?)?;
         server.advertise(api)?;
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let admin = folder.join("kubeconfig");
@@ -288,16 +285,4 @@ impl Drop for Cluster {
         let _inside = self.runtime.enter();
         self.kubelet = None;
     }
-}
-
-/// A listener on an address of a host. A socket keeps the network namespace it was made in, so one thread, and
-/// nothing else of us, goes there for a moment.
-fn listen_on(host: &Arc<Node>, address: SocketAddr) -> Result<TcpListener> {
-    let namespace = fs::File::open(host.netns_path()).context("no network namespace of the router")?;
-    std::thread::spawn(move || {
-        setns(&namespace, CloneFlags::CLONE_NEWNET).context("cannot enter the router's network")?;
-        TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))
-    })
-    .join()
-    .map_err(|_| anyhow::anyhow!("the thread that listens panicked"))?
 }

@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -22,6 +23,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use nix::sched::{CloneFlags, setns};
 
 use crate::binaries::lab_binary;
 
@@ -157,6 +159,18 @@ impl Node {
     /// Runs lines of `ip -batch`.
     pub fn ip(&self, lines: &str) -> Result<()> {
         self.run_with(&["ip", "-batch", "-"], lines).map(drop)
+    }
+
+    /// A listener of ours on an address of this node. A socket keeps the network namespace it was made in, so one thread,
+    /// and nothing else of us, goes there for a moment.
+    pub fn listen(&self, address: SocketAddr) -> Result<TcpListener> {
+        let namespace = fs::File::open(self.netns_path()).context("the node has no network namespace")?;
+        thread::spawn(move || {
+            setns(&namespace, CloneFlags::CLONE_NEWNET).context("cannot enter the node's network")?;
+            TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))
+        })
+        .join()
+        .map_err(|_| anyhow::anyhow!("the thread that listens panicked"))?
     }
 
     /// The names of its links, as the kernel lists them.

@@ -1,5 +1,7 @@
 //! BGP speakers of other makes, to be the agent's neighbours.
 
+pub mod scripted;
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};

@@ -5,6 +5,7 @@ mod all {
     mod agent;
     mod apiserver;
     mod bgp;
+    mod bgp_hostile;
     mod changes;
     mod corners;
     mod flows;

@@ -196,6 +196,14 @@ impl Neighbour {
         self.machine.handle(Input::SendBlocked(connection), now);
     }
 
+    /// Queues one of the machine's own messages. Also a KEEPALIVE that stays unread ends the session one day.
+    fn send(&mut self, connection: ConnectionId, bytes: Vec<u8>, now: Duration) {
+        if let Some(link) = self.links.get_mut(&connection) {
+            link.send(bytes.into());
+            self.machine.handle(Input::SendBlocked(connection), now);
+        }
+    }
+
     fn carry_out(&mut self, now: Duration) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
         while let Some(output) = self.machine.poll_output() {
@@ -207,11 +215,7 @@ impl Neighbour {
                     self.dialling = Some(task);
                 }
                 Output::Abort => self.give_up_dialling(),
-                Output::Send(connection, bytes) => {
-                    if let Some(link) = self.links.get_mut(&connection) {
-                        link.send(bytes.into());
-                    }
-                }
+                Output::Send(connection, bytes) => self.send(connection, bytes, now),
                 Output::Close(connection) => drop(self.links.remove(&connection)),
                 Output::Up(_) => {
                     self.up_at = Some(now);

@@ -1,6 +1,7 @@
 //! TCP under the sessions: dialling, listening, and one reader and one writer a connection. What arrives becomes an
 //! [`Arrival`]; nothing is decided here.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -12,9 +13,9 @@ use router_bgp::session::ConnectionId;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 /// What is read, and written, at once.
 const CHUNK: usize = 64 << 10;
@@ -143,6 +144,8 @@ async fn accept(listener: &TcpListener, arrivals: &Arrivals) -> io::Error {
 #[derive(Debug)]
 pub(super) struct Link {
     outbox: mpsc::UnboundedSender<Arc<[u8]>>,
+    /// Gone with the link, it tells the writer to come to an end.
+    _over: oneshot::Sender<Infallible>,
     reader: JoinHandle<()>,
     /// Queued, and not yet in the kernel's hands.
     pub(super) pending: usize,
@@ -167,9 +170,10 @@ impl Link {
         let (read_half, write_half) = stream.into_split();
         // Its bound is the speaker's: it asks the tables for more only below a limit, and its own messages are few.
         let (outbox, queued) = mpsc::unbounded_channel();
-        tokio::spawn(write(id, connection, write_half, queued, arrivals.clone()));
+        let (over, is_over) = oneshot::channel();
+        tokio::spawn(write(id, connection, write_half, queued, is_over, arrivals.clone()));
         let reader = tokio::spawn(read(id, connection, read_half, arrivals));
-        Ok(Self { outbox, reader, pending: 0, local, remote })
+        Ok(Self { outbox, _over: over, reader, pending: 0, local, remote })
     }
 
     pub(super) fn send(&mut self, bytes: Arc<[u8]>) {
@@ -204,7 +208,29 @@ async fn write(
     connection: ConnectionId,
     mut to: OwnedWriteHalf,
     mut queued: mpsc::UnboundedReceiver<Arc<[u8]>>,
+    over: oneshot::Receiver<Infallible>,
     arrivals: Arrivals,
+) {
+    // Also of a write that is under way: a peer that reads nothing would keep the connection, and what is queued on it.
+    let too_late = async {
+        let Err(_) = over.await;
+        sleep(LAST_WORDS).await;
+    };
+    tokio::select! {
+        () = write_all(id, connection, &mut to, &mut queued, &arrivals) => {}
+        () = too_late => {}
+    }
+    // Both halves gone, the connection closes; an error means that it is closed already.
+    let _ = to.shutdown().await;
+}
+
+/// Writes until it fails, or the link is gone and what was queued is written.
+async fn write_all(
+    id: PeerId,
+    connection: ConnectionId,
+    to: &mut OwnedWriteHalf,
+    queued: &mut mpsc::UnboundedReceiver<Arc<[u8]>>,
+    arrivals: &Arrivals,
 ) {
     let mut batch = Vec::with_capacity(CHUNK);
     while let Some(first) = queued.recv().await {
@@ -214,27 +240,17 @@ async fn write(
         {
             batch.extend_from_slice(&next);
         }
-        let written = if queued.is_closed() {
-            timeout(LAST_WORDS, to.write_all(&batch))
-                .await
-                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        let failed = to.write_all(&batch).await.is_err();
+        let arrival = if failed {
+            Arrival::Closed(id, connection)
         } else {
-            to.write_all(&batch).await
-        };
-        let arrival = match written {
-            Ok(()) => Arrival::Wrote(id, connection, batch.len()),
-            Err(_) => Arrival::Closed(id, connection),
+            Arrival::Wrote(id, connection, batch.len())
         };
         batch.clear();
-        let failed = matches!(arrival, Arrival::Closed(..));
         // Of a connection that is done with, nobody wants to hear: waiting for room would keep it open.
-        if queued.is_closed() {
-            continue;
-        }
-        if arrivals.send(arrival).await.is_err() || failed {
+        let heard = queued.is_closed() || arrivals.send(arrival).await.is_ok();
+        if failed || !heard {
             return;
         }
     }
-    // Both halves gone, the connection closes; an error means that it is closed already.
-    let _ = to.shutdown().await;
 }

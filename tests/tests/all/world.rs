@@ -94,8 +94,12 @@ impl World {
 
     /// The last line of the agent's log with this in it.
     pub(super) fn last_line(&self, words: &str) -> String {
-        let log = std::fs::read_to_string(self.folder.path().join("agent.log")).unwrap();
-        log.lines().rfind(|line| line.contains(words)).unwrap_or_default().to_owned()
+        self.log().lines().rfind(|line| line.contains(words)).unwrap_or_default().to_owned()
+    }
+
+    /// All that the agent, and those before it, have logged.
+    pub(super) fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("agent.log")).unwrap()
     }
 
     /// How many lines of the agent's log have this in them.
