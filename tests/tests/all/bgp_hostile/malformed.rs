@@ -196,10 +196,14 @@ fn routes() -> Vec<(&'static str, Sent, Answer)> {
         ("ATOMIC_AGGREGATE of one octet", Route(with(&attribute(W, 6, &[0]))), Stands),
         ("LOCAL_PREF from outside", Route(with(&attribute(W, 5, &[0; 4]))), Stands),
         ("AS4_PATH that is malformed", Route(with(&attribute(T, 17, &[9]))), Stands),
-        ("a family that was not agreed on", {
-            let reach = attribute(O, 14, &[0, 25, 65, 0, 0, 1, 2, 3]);
-            Route(with(&reach))
-        }, Stands),
+        (
+            "a family that was not agreed on",
+            {
+                let reach = attribute(O, 14, &[0, 25, 65, 0, 0, 1, 2, 3]);
+                Route(with(&reach))
+            },
+            Stands,
+        ),
     ]
 }
 
