@@ -87,9 +87,8 @@ fn path(value: &[u8]) -> Vec<u8> {
 }
 
 fn path_of(asns: &[u32]) -> Vec<u8> {
-    let mut value = vec![2, u8::try_from(asns.len()).unwrap()];
-    asns.iter().for_each(|asn| value.extend_from_slice(&asn.to_be_bytes()));
-    path(&value)
+    let numbers: Vec<u8> = asns.iter().flat_map(|asn| asn.to_be_bytes()).collect();
+    path(&[&[2, u8::try_from(asns.len()).unwrap()], &numbers[..]].concat())
 }
 
 fn next_hop(value: &[u8]) -> Vec<u8> {
