@@ -32,10 +32,11 @@ use super::session::{Neighbour, Ourselves, Outcome};
 use super::sockets::{Arrival, Arrivals, listen};
 use super::view::{Ask, WatchEvent};
 
-/// Arrivals under way: readers wait for room beyond it, each with one chunk in hand.
-const ARRIVALS: usize = 64;
+/// Arrivals under way: readers wait for room beyond it, each with one chunk in hand. Few, since a peer's KEEPALIVE waits
+/// behind all that another one floods us with.
+const ARRIVALS: usize = 8;
 /// Arrivals that are taken in before their consequences are passed on.
-const BATCH: usize = 32;
+const BATCH: usize = 4;
 /// Octets queued on one session, above which its peer waits its turn.
 const QUEUED: usize = 256 << 10;
 
@@ -108,6 +109,8 @@ pub(crate) async fn run(
                 }
                 for arrival in batch.drain(..) {
                     speaker.arrived(arrival).await;
+                    // One may be thousands of routes, and the others' KEEPALIVEs fall due meanwhile.
+                    speaker.tick().await;
                 }
             }
             ask = asks.recv(), if asking => match ask {

@@ -60,7 +60,12 @@ impl Scripted {
                 Ok((stream, _)) => {
                     stream.set_nonblocking(false)?;
                     stream.set_nodelay(true)?;
-                    return Ok(Conversation { stream, buffer: Vec::new(), address: self.address, asn: self.asn });
+                    return Ok(Conversation {
+                        stream,
+                        buffer: Vec::new(),
+                        address: self.address,
+                        asn: self.asn,
+                    });
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error).context("cannot accept"),
@@ -147,7 +152,8 @@ impl Conversation {
                 Ok(0) => return Ok(Heard::Closed),
                 Ok(length) => self.buffer.extend_from_slice(chunk.get(..length).unwrap_or_default()),
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(Heard::Closed),
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                }
                 Err(error) => return Err(error).context("cannot read"),
             }
         }
@@ -228,7 +234,8 @@ fn converse(mut conversation: Conversation, interval: Duration, seen: &Mutex<See
             Ok(Heard::Message(kind, body)) => {
                 heard = Instant::now();
                 seen.keepalives += usize::from(kind == Kind::KeepAlive);
-                if let Some(update) = update::decode(&body, &context()).ok().filter(|_| kind == Kind::Update) {
+                if let Some(update) = update::decode(&body, &context()).ok().filter(|_| kind == Kind::Update)
+                {
                     seen.routes.retain(|prefix| !update.withdrawn.contains(prefix));
                     seen.routes.extend(update.announced.into_iter().flat_map(|it| it.prefixes));
                 }

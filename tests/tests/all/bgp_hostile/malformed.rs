@@ -87,9 +87,8 @@ fn path(value: &[u8]) -> Vec<u8> {
 }
 
 fn path_of(asns: &[u32]) -> Vec<u8> {
-    let mut value = vec![2, u8::try_from(asns.len()).unwrap()];
-    asns.iter().for_each(|asn| value.extend_from_slice(&asn.to_be_bytes()));
-    path(&value)
+    let numbers: Vec<u8> = asns.iter().flat_map(|asn| asn.to_be_bytes()).collect();
+    path(&[&[2, u8::try_from(asns.len()).unwrap()], &numbers[..]].concat())
 }
 
 fn next_hop(value: &[u8]) -> Vec<u8> {
@@ -196,10 +195,14 @@ fn routes() -> Vec<(&'static str, Sent, Answer)> {
         ("ATOMIC_AGGREGATE of one octet", Route(with(&attribute(W, 6, &[0]))), Stands),
         ("LOCAL_PREF from outside", Route(with(&attribute(W, 5, &[0; 4]))), Stands),
         ("AS4_PATH that is malformed", Route(with(&attribute(T, 17, &[9]))), Stands),
-        ("a family that was not agreed on", {
-            let reach = attribute(O, 14, &[0, 25, 65, 0, 0, 1, 2, 3]);
-            Route(with(&reach))
-        }, Stands),
+        (
+            "a family that was not agreed on",
+            {
+                let reach = attribute(O, 14, &[0, 25, 65, 0, 0, 1, 2, 3]);
+                Route(with(&reach))
+            },
+            Stands,
+        ),
     ]
 }
 
