@@ -116,8 +116,12 @@ fn a_token_that_is_replaced_is_taken_up() {
     reached(&world, "web");
     world
         .cluster
-        .wait("the new token to be used", Duration::from_mins(2), |_| {
-            Ok(world.last_line("watch of services: ").ends_with("Unauthorized: no longer"))
+        .wait("the new token to be used", Duration::from_mins(3), |_| {
+            // Each by itself, after a wait of up to half a minute.
+            let is_well = |watch: &&str| {
+                world.last_line(&format!("watch of {watch}: ")).ends_with("Unauthorized: no longer")
+            };
+            Ok(["services", "endpointslices", "pods", "nodes"].iter().all(is_well))
         })
         .unwrap();
     world.serve("next", &["next"]);
