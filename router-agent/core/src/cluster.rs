@@ -9,11 +9,12 @@ mod services;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::endpoints::Endpoints;
 use crate::model::Key;
 use crate::model::link::LinkEvent;
 use crate::model::node::Node;
@@ -147,8 +148,8 @@ impl Cluster {
     }
 
     /// The endpoints behind `frontend`, if a service has it.
-    pub fn backends(&self, frontend: &Frontend) -> Option<BTreeSet<SocketAddr>> {
-        self.services.backends(frontend)
+    pub fn endpoints(&self, frontend: &Frontend) -> Option<Endpoints> {
+        self.services.endpoints(frontend)
     }
 
     /// The service that has `frontend`: of several that claim it, the one created first.

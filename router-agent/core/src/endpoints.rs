@@ -1,16 +1,25 @@
 //! Which endpoints a service port may use: the ready ones, and where there is none, those that are shutting down
-//! but still serve (KEP-1669). Endpoints that several slices list are one; order is that of address and port, so
-//! that every node sees the same list.
+//! but still serve (KEP-1669). The others get no new flow, and keep those they have for as long as they are listed;
+//! of UDP, whose clients never reconnect, only while they serve. Endpoints that several slices list are one; order is
+//! that of address and port, so that every node sees the same list.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use crate::model::service::{ServicePort, Slice};
+use crate::model::service::{Protocol, ServicePort, Slice};
+
+/// The endpoints of one port.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Endpoints {
+    /// Those that new flows go to.
+    pub chosen: BTreeSet<SocketAddr>,
+    /// Those that only keep the flows they have.
+    pub draining: BTreeSet<SocketAddr>,
+}
 
 /// The endpoints of `port` in the slices of its service.
-pub fn select<'a>(slices: impl Iterator<Item = &'a Slice>, port: &ServicePort) -> BTreeSet<SocketAddr> {
-    let mut ready = BTreeSet::new();
-    let mut leaving = BTreeSet::new();
+pub fn select<'a>(slices: impl Iterator<Item = &'a Slice>, port: &ServicePort) -> Endpoints {
+    let (mut ready, mut leaving, mut listed) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for slice in slices {
         let ports = slice.ports.iter().filter(|own| own.name == port.name && own.protocol == port.protocol);
         for number in ports.map(|own| own.port) {
@@ -21,10 +30,14 @@ pub fn select<'a>(slices: impl Iterator<Item = &'a Slice>, port: &ServicePort) -
                 } else if endpoint.serving && endpoint.terminating {
                     leaving.insert(socket);
                 }
+                if endpoint.serving || port.protocol == Protocol::Tcp {
+                    listed.insert(socket);
+                }
             }
         }
     }
-    if ready.is_empty() { leaving } else { ready }
+    let chosen = if ready.is_empty() { leaving } else { ready };
+    Endpoints { draining: &listed - &chosen, chosen }
 }
 
 #[cfg(test)]
@@ -45,7 +58,12 @@ mod tests {
 
     fn chosen(slices: &[Slice], name: &str, protocol: Protocol) -> Vec<String> {
         let port = ServicePort { name: name.into(), protocol, port: 80 };
-        select(slices.iter(), &port).iter().map(ToString::to_string).collect()
+        select(slices.iter(), &port).chosen.iter().map(ToString::to_string).collect()
+    }
+
+    fn draining(slices: &[Slice], protocol: Protocol) -> Vec<String> {
+        let port = ServicePort { name: String::new(), protocol, port: 80 };
+        select(slices.iter(), &port).draining.iter().map(ToString::to_string).collect()
     }
 
     const TCP: Protocol = Protocol::Tcp;
@@ -82,6 +100,20 @@ mod tests {
     fn an_endpoint_that_two_slices_list_is_one() {
         let one = slice(&[("", TCP, 8080)], vec![endpoint(1, true, true, false)]);
         assert_eq!(chosen(&[one.clone(), one], "", TCP), ["10.1.0.1:8080"]);
+    }
+
+    #[test]
+    fn what_is_listed_but_not_chosen_keeps_its_flows() {
+        let endpoints = vec![
+            endpoint(1, true, true, false),
+            endpoint(2, false, true, true),
+            endpoint(3, false, false, true),
+            endpoint(4, false, false, false),
+        ];
+        let tcp = slice(&[("", TCP, 8080)], endpoints.clone());
+        assert_eq!(draining(&[tcp], TCP), ["10.1.0.2:8080", "10.1.0.3:8080", "10.1.0.4:8080"]);
+        let udp = slice(&[("", Protocol::Udp, 53)], endpoints);
+        assert_eq!(draining(&[udp], Protocol::Udp), ["10.1.0.2:53"]);
     }
 
     #[test]

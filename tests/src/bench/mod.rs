@@ -89,6 +89,13 @@ pub fn main(words: &[String]) -> Result<String> {
     let options = Options::parse(words)?;
     let mut arms = matrix(options.quick);
     arms.retain(|arm| arm.kind == Kind::Plain || arm.kind.name().contains(&options.only));
+    arms.retain(|arm| {
+        let reason = arm.impossible(options.series);
+        if let Some(reason) = reason {
+            eprintln!("{arm}: not measured: {reason}");
+        }
+        reason.is_none()
+    });
     let matrix = run(options.series, &arms)?;
     Ok(if options.json { serde_json::to_string_pretty(&matrix)? + "\n" } else { matrix.table() })
 }
@@ -235,7 +242,7 @@ impl InGuest {
     }
 }
 
-/// In a guest, in a pod: measures, and prints what [`in_guest`] reads.
+/// In a guest, in a pod: measures, and prints what [`InGuest::arm`] reads.
 pub fn client(to: &str) -> Result<String> {
     let costs = load::measure(to.parse()?, ROUNDS)?;
     Ok(format!("{CONNECTION}\t{}\n{EXCHANGE}\t{}\n", words(&costs.connection), words(&costs.exchange)))

@@ -134,7 +134,7 @@ mod tests {
     fn a_median_and_the_spread_drop_no_round() {
         let figure = Figure::of(&[3.0, 1.0, 2.0]).unwrap();
         assert_eq!((figure.median, figure.spread), (2.0, 1.0));
-        assert_eq!(Figure::of(&[1.0, 3.0]).unwrap().median, 2.0);
+        assert!(Figure::of(&[1.0, 3.0]).unwrap().median.total_cmp(&2.0).is_eq());
         assert_eq!(Figure::of(&[]), None);
     }
 

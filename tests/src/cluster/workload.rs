@@ -49,17 +49,25 @@ impl Cluster {
         Ok(Backing { _servers: vec![server] })
     }
 
-    /// An EndpointSlice by hand.
+    /// An EndpointSlice by hand, of endpoints that are ready.
     pub fn put_slice(&self, service: &str, addresses: &[Ipv4Addr], node: Option<&str>) -> Result<()> {
+        let ready: Vec<_> = addresses.iter().map(|address| (*address, true)).collect();
+        self.put_endpoints(service, &ready, node)
+    }
+
+    /// The same, of endpoints that are ready, or else shut down while they still serve.
+    pub fn put_endpoints(
+        &self,
+        service: &str,
+        endpoints: &[(Ipv4Addr, bool)],
+        node: Option<&str>,
+    ) -> Result<()> {
         let port =
             |protocol: &str| json!({"name": protocol.to_lowercase(), "protocol": protocol, "port": PORT});
-        let endpoints: Vec<Value> = addresses
-            .iter()
-            .map(|address| {
-                json!({"addresses": [address.to_string()], "nodeName": node,
-                    "conditions": {"ready": true, "serving": true, "terminating": false}})
-            })
-            .collect();
+        let endpoint = |(address, ready): &(Ipv4Addr, bool)| {
+            json!({"addresses": [address.to_string()], "nodeName": node,
+                "conditions": {"ready": ready, "serving": true, "terminating": !ready}})
+        };
         self.put(
             Kind::EndpointSlice,
             json!({
@@ -67,7 +75,7 @@ impl Cluster {
                     "labels": {"kubernetes.io/service-name": service}},
                 "addressType": "IPv4",
                 "ports": [port("TCP"), port("UDP")],
-                "endpoints": endpoints,
+                "endpoints": endpoints.iter().map(endpoint).collect::<Vec<_>>(),
             }),
         )
     }

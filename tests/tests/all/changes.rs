@@ -112,6 +112,43 @@ fn a_connection_to_an_endpoint_that_left_is_reset_and_the_next_goes_elsewhere() 
     }
 }
 
+/// An endpoint that shuts down gets no new connection, and keeps those that it has until it is gone.
+#[test]
+fn a_connection_to_an_endpoint_that_shuts_down_goes_on() {
+    for (set_up, options) in [("native", native()), ("plain", plain())] {
+        let world = World::start("drain", options);
+        world.serve("web", &["web-0", "web-1"]);
+        let [leaving, staying] = ["web-0", "web-1"].map(|pod| world.cluster.pod_address(pod).unwrap());
+        world.cluster.put_service("by-hand", None, 8080).unwrap();
+        world.cluster.put_slice("by-hand", &[leaving], None).unwrap();
+        world.answers("by-hand");
+        let to = world.dial("by-hand");
+        let open =
+            |(who, place)| BOTH.map(|transport| (who, transport, hold(&place, transport, &to, 45_000)));
+        let mut held: Vec<_> = world.clients().into_iter().flat_map(open).collect();
+        for (who, transport, flow) in &mut held {
+            let result = flow.ask("hello").unwrap();
+            assert_eq!(result.backend(), Some("web-0"), "{set_up}: {who} {transport}: {result:?}");
+        }
+        world.cluster.put_endpoints("by-hand", &[(leaving, false), (staying, true)], None).unwrap();
+        world
+            .cluster
+            .wait("new connections to reach the other endpoint alone", Duration::from_secs(10), |_| {
+                Ok(world.clients().iter().all(|(_, place)| {
+                    BOTH.iter().all(|transport| {
+                        let summary = Probe::new(place).many(*transport, &to, 4, 1, None).unwrap();
+                        summary.failed == 0 && summary.backends.keys().eq(["web-1"])
+                    })
+                }))
+            })
+            .unwrap();
+        for (who, transport, flow) in &mut held {
+            let result = flow.ask("still there?").unwrap();
+            assert_eq!(result.backend(), Some("web-0"), "{set_up}: {who} {transport}: {result:?}");
+        }
+    }
+}
+
 /// Endpoints leave their Service and come back while their pods go on. A connection to one that leaves is reset; no
 /// other fails, and none has to wait.
 #[test]

@@ -43,6 +43,12 @@ pub(super) struct World {
     folder: tempfile::TempDir,
 }
 
+/// A flow from a port of a place that stays open.
+pub(super) fn hold(place: &Place, transport: Transport, to: &str, port: u16) -> Held {
+    let from = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
+    Probe::new(place).hold(&ProbeCall::new(transport, to).from(from)).unwrap()
+}
+
 impl World {
     /// With a pod `client`.
     pub(super) fn start(purpose: &str, options: ClusterOptions) -> Self {
@@ -162,10 +168,4 @@ impl World {
         };
         ids.into_iter().find(is_it).unwrap_or_else(|| panic!("the agent holds no map {map}"))
     }
-}
-
-/// A flow from a port of a place that stays open.
-pub(super) fn hold(place: &Place, transport: Transport, to: &str, port: u16) -> Held {
-    let from = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
-    Probe::new(place).hold(&ProbeCall::new(transport, to).from(from)).unwrap()
 }

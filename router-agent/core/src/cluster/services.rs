@@ -1,9 +1,9 @@
 //! Services, their slices, and who has which frontend.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
-use crate::endpoints;
+use crate::endpoints::{self, Endpoints};
 use crate::model::Key;
 use crate::model::service::{Frontend, Service, ServicePort, Slice};
 use crate::plan::Owner;
@@ -88,12 +88,13 @@ impl Services {
         self.claims.keys()
     }
 
-    pub(super) fn backends(&self, frontend: &Frontend) -> Option<BTreeSet<SocketAddr>> {
+    pub(super) fn endpoints(&self, frontend: &Frontend) -> Option<Endpoints> {
         let claim = self.claims.get(frontend)?.first()?;
         let slices = self.slices.get(&claim.service).into_iter().flat_map(BTreeMap::values);
-        let mut backends = endpoints::select(slices, &claim.port);
-        backends.retain(|backend| backend.is_ipv4() == frontend.address.is_ipv4());
-        Some(backends)
+        let mut endpoints = endpoints::select(slices, &claim.port);
+        endpoints.chosen.retain(|endpoint| endpoint.is_ipv4() == frontend.address.is_ipv4());
+        endpoints.draining.retain(|endpoint| endpoint.is_ipv4() == frontend.address.is_ipv4());
+        Some(endpoints)
     }
 
     pub(super) fn winner(&self, frontend: &Frontend) -> Option<&Key> {

@@ -73,7 +73,7 @@ fn when_the_older_lets_go_the_younger_has_it_and_the_problem_is_gone() {
         let dirty = cluster.absorb(last);
         assert!(dirty.contains(&Owner::Frontend(frontend(1, 80))), "{dirty:?}");
         assert_eq!(holder(&cluster), Some("young"));
-        assert_eq!(cluster.backends(&frontend(1, 80)).map(|backends| backends.len()), Some(1));
+        assert_eq!(cluster.endpoints(&frontend(1, 80)).map(|all| all.chosen.len()), Some(1));
         assert!(matches!(cluster.problems_mut().take_changes()[..], [Change::Cleared(_)]));
     }
 }
@@ -104,7 +104,7 @@ fn a_slice_that_changes_its_service_dirties_both() {
     let mut cluster = cluster([service("a", 0, 1, 80), service("b", 0, 2, 80), slice("s", "a", &[1])]);
     let dirty = cluster.absorb(slice("s", "b", &[1]));
     assert_eq!(dirty, BTreeSet::from([Owner::Frontend(frontend(1, 80)), Owner::Frontend(frontend(2, 80))]));
-    assert_eq!(cluster.backends(&frontend(1, 80)), Some(BTreeSet::new()));
+    assert_eq!(cluster.endpoints(&frontend(1, 80)), Some(Endpoints::default()));
 }
 
 #[test]

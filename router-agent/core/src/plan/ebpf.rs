@@ -2,7 +2,7 @@
 //!
 //! A frontend's backends sit in slots `0..count`. One that is new is written before the slot that names it, and a
 //! slot before the count that covers it; one that leaves is overwritten by the last, or by a new one, before the
-//! count drops. Rows that are right keep their ids, wherever the agent starts from.
+//! count drops, and sits past the count for as long as it may keep its flows. Rows that are right keep their ids, wherever the agent starts from.
 //!
 //! Deliberately absent: the `meta` row and the devices of `kube-svc`, which are the driver's own, and all that
 //! the kernel writes itself.

@@ -1,5 +1,8 @@
 //! One frontend with its slots and backends.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
@@ -25,7 +28,7 @@ pub(super) fn plan<A: Family>(
     let key = FrontendKey { address, port: frontend.port, protocol: frontend.protocol.number(), pad: 0 };
     let held = have.frontends.get(&key);
     group.needs.push(Owner::Vip(frontend.address));
-    let Some(endpoints) = want.backends(frontend) else {
+    let Some(endpoints) = want.endpoints(frontend) else {
         if let Some(row) = held {
             group.dels.push(Op::DeleteFrontend(key));
             clear(have, row.service, group);
@@ -33,15 +36,19 @@ pub(super) fn plan<A: Family>(
         return;
     };
     let service = held.map_or_else(|| ids.service(have), |row| row.service);
-    let wanted = rows(want, &endpoints, service);
-    let rotation = rotation(have, service, &wanted, ids);
-    put(have, service, &rotation, group);
-    let row = FrontendRow { service, count: u32::try_from(rotation.len()).unwrap_or(u32::MAX) };
+    let rotation = rotation(have, service, &rows(want, &endpoints.chosen, service), ids);
+    let draining = draining(have, service, &rows(want, &endpoints.draining, service));
+    let count = u32::try_from(rotation.len()).unwrap_or(u32::MAX);
+    put(have, service, 0, &rotation, group);
+    let row = FrontendRow { service, count };
     if held != Some(&row) {
         group.puts.push(Op::PutFrontend(key, row));
     }
-    let kept = rotation.iter().map(|(id, _)| *id).collect();
-    clear_from(have, service, row.count, &kept, group);
+    // After the count: a place that it still covers is not theirs yet.
+    put(have, service, count, &draining, group);
+    let kept: BTreeSet<u32> = rotation.iter().chain(&draining).map(|(id, _)| *id).collect();
+    let places = count.saturating_add(u32::try_from(draining.len()).unwrap_or(u32::MAX));
+    clear_from(have, service, places, &kept, group);
 }
 
 /// Deletes every slot of `service` and the backends in them.
@@ -95,11 +102,32 @@ fn rotation<A: Family>(
     places.into_iter().map(fill).collect()
 }
 
-/// Writes the backends and slots that are not as they should be, each backend before the slot that names it.
-fn put<A: Family>(have: &Tables<A>, service: u32, rotation: &[(u32, Backend<A>)], group: &mut Group<Op<A>>) {
-    let changed = rotation.iter().filter(|(id, row)| have.backends.get(id) != Some(row));
+/// The backends that only keep their flows: those of the wanted ones that stand. They sit in the slots past the count,
+/// where nobody picks them.
+fn draining<A: Family>(
+    have: &Tables<A>,
+    service: u32,
+    wanted: &BTreeMap<Endpoint<A>, Backend<A>>,
+) -> Vec<(u32, Backend<A>)> {
+    let mut missing = wanted.clone();
+    let held = slots_of(have, service).filter_map(|(_, slot)| {
+        let backend = have.backends.get(&slot.backend).filter(|row| row.service == service)?;
+        Some((slot.backend, missing.remove(&(backend.address, backend.port))?))
+    });
+    held.collect()
+}
+
+/// Writes the backends and slots from `first` on that are not as they should be, each backend before the slot that names it.
+fn put<A: Family>(
+    have: &Tables<A>,
+    service: u32,
+    first: u32,
+    backends: &[(u32, Backend<A>)],
+    group: &mut Group<Op<A>>,
+) {
+    let changed = backends.iter().filter(|(id, row)| have.backends.get(id) != Some(row));
     group.puts.extend(changed.map(|(id, row)| Op::PutBackend(*id, *row)));
-    for (index, (backend, _)) in (0..).zip(rotation) {
+    for (index, (backend, _)) in (first..).zip(backends) {
         let (key, slot) = (SlotKey { service, index }, Slot { backend: *backend });
         if have.slots.get(&key) != Some(&slot) {
             group.puts.push(Op::PutSlot(key, slot));

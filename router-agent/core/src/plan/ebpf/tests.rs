@@ -31,7 +31,7 @@ fn oracle<A: Family>(want: &Cluster) -> Realized {
     let vips = want.vips().map(|vip| ((vip, 0, 0), BTreeSet::new()));
     let frontends = want.frontends().map(|frontend| {
         let key = (frontend.address, frontend.port, frontend.protocol.number());
-        (key, want.backends(frontend).unwrap())
+        (key, want.endpoints(frontend).unwrap().chosen)
     });
     vips.chain(frontends).filter(|((address, _, _), _)| A::from_ip(*address).is_some()).collect()
 }
@@ -130,7 +130,11 @@ fn a_failing_owner_holds_back_only_those_that_need_it<A: Numbered>(
     let held: BTreeSet<&Owner> = held.map(|group| &group.owner).collect();
     for frontend in want.frontends().filter(|frontend| !held.contains(&Owner::Frontend(**frontend))) {
         let dialled = (frontend.address, frontend.port, frontend.protocol.number());
-        assert_eq!(now.get(&dialled), want.backends(frontend).as_ref(), "{frontend} with {failing} failing");
+        assert_eq!(
+            now.get(&dialled),
+            want.endpoints(frontend).map(|all| all.chosen).as_ref(),
+            "{frontend} with {failing} failing"
+        );
     }
     plan_all(want, &mut tables);
     assert_eq!(realized(&tables).unwrap(), oracle::<A>(want), "once {failing} is tried again");
