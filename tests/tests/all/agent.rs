@@ -117,10 +117,15 @@ fn a_token_that_is_replaced_is_taken_up() {
     reached(&world, "web");
     world
         .cluster
-        .wait("the new token to be used", Duration::from_mins(2), |_| {
-            Ok(world.last_line("watch of services: ").ends_with("Unauthorized: no longer"))
+        .wait("the new token to be used", Duration::from_mins(3), |_| {
+            // Each kind is followed, and waits, by itself.
+            Ok(["services", "endpointslices", "nodes", "pods"].iter().all(|kind| {
+                world.last_line(&format!("watch of {kind}: ")).ends_with("Unauthorized: no longer")
+            }))
         })
         .unwrap();
+    assert_eq!(world.lines("Unauthorized: no longer"), 4, "{}", world.cluster.agent_log());
+    assert_eq!(world.lines("UnknownPod"), 0, "{}", world.cluster.agent_log());
     world.serve("next", &["next"]);
     reached(&world, "next");
 }
