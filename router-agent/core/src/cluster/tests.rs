@@ -189,7 +189,12 @@ fn a_veth_that_the_api_knows_no_pod_of_is_named_after_five_seconds() {
 fn nobody_is_a_stranger_while_pods_cannot_be_followed() {
     let seconds = Duration::from_secs;
     let watch = Subject::Watch("pods");
-    let deaf = Problem { subject: watch.clone(), reason: "Unauthorized", text: "".into(), remedy: "".into() };
+    let deaf = Problem {
+        subject: watch.clone(),
+        reason: "Unauthorized",
+        text: String::new(),
+        remedy: String::new(),
+    };
     let mut cluster = cluster([node(), bound(2, &[FIVE]), Event::Problems(watch.clone(), vec![deaf])]);
     cluster.find_strangers(seconds(10));
     assert_eq!(
