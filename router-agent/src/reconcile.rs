@@ -167,7 +167,7 @@ where
                 self.pass().await;
             }
             self.find_strangers();
-            report::log(self.cluster.problems_mut().take_changes());
+            report::log(&self.cluster.problems_mut().take_changes());
             self.tell();
         }
     }

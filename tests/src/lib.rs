@@ -1,8 +1,6 @@
 //! What the tests and the lab are made of.
 
 pub mod apiserver;
-#[cfg_attr(test, allow(clippy::float_cmp, reason = "medians of numbers that are exact"))]
-#[cfg_attr(doc, allow(rustdoc::broken_intra_doc_links, reason = "one names a function that has moved"))]
 pub mod bench;
 pub mod binaries;
 pub mod cluster;

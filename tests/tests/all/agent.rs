@@ -117,13 +117,14 @@ fn a_token_that_is_replaced_is_taken_up() {
     world
         .cluster
         .wait("the new token to be used", Duration::from_mins(3), |_| {
-            // Each by itself, after a wait of up to half a minute.
-            let is_well = |watch: &&str| {
-                world.last_line(&format!("watch of {watch}: ")).ends_with("Unauthorized: no longer")
-            };
-            Ok(["services", "endpointslices", "pods", "nodes"].iter().all(is_well))
+            // Each kind is followed, and waits, by itself.
+            Ok(["services", "endpointslices", "nodes", "pods"].iter().all(|kind| {
+                world.last_line(&format!("watch of {kind}: ")).ends_with("Unauthorized: no longer")
+            }))
         })
         .unwrap();
+    assert_eq!(world.lines("Unauthorized: no longer"), 4, "{}", world.cluster.agent_log());
+    assert_eq!(world.lines("UnknownPod"), 0, "{}", world.cluster.agent_log());
     world.serve("next", &["next"]);
     reached(&world, "next");
 }

@@ -80,7 +80,8 @@ impl Pods {
     }
 
     /// Finds the veths that nobody at the API knows. New ones are none as long as there are as many pods without an
-    /// address: they may be theirs. Says when to look again, if nothing changes until then.
+    /// address: they may be theirs; nor while pods cannot be followed, when there may be some that we were not told
+    /// of. Says when to look again, if nothing changes until then.
     pub(super) fn find_strangers(&mut self, now: Duration, problems: &mut Problems) -> Option<Duration> {
         let known = |address: &IpAddr| {
             let mut pods = self.by_name.values().filter(|pod| !pod.host_network);
@@ -100,14 +101,16 @@ impl Pods {
             .filter(|(ifindex, _)| !strangers.contains(*ifindex))
             .map(|(ifindex, since)| (*ifindex, *since + STRANGE_AFTER))
             .collect();
-        if new.len() > self.live().filter(|pod| pod.addresses.is_empty()).count() {
+        let deaf = problems.iter().any(|problem| problem.subject == Subject::Watch("pods"));
+        if !deaf && new.len() > self.live().filter(|pod| pod.addresses.is_empty()).count() {
             strangers.extend(new.iter().filter(|(_, at)| **at <= now).map(|(ifindex, _)| *ifindex));
         }
         if strangers != self.strangers {
             self.strangers = strangers;
             self.judge(problems);
         }
-        new.into_values().filter(|at| *at > now).min()
+        let again = (deaf && !new.is_empty()).then(|| now + STRANGE_AFTER);
+        new.into_values().filter(|at| *at > now).chain(again).min()
     }
 
     pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {

@@ -186,6 +186,29 @@ fn a_veth_that_the_api_knows_no_pod_of_is_named_after_five_seconds() {
 }
 
 #[test]
+fn nobody_is_a_stranger_while_pods_cannot_be_followed() {
+    let seconds = Duration::from_secs;
+    let watch = Subject::Watch("pods");
+    let deaf = Problem {
+        subject: watch.clone(),
+        reason: "Unauthorized",
+        text: String::new(),
+        remedy: String::new(),
+    };
+    let mut cluster = cluster([node(), bound(2, &[FIVE]), Event::Problems(watch.clone(), vec![deaf])]);
+    cluster.find_strangers(seconds(10));
+    assert_eq!(
+        cluster.find_strangers(seconds(60)),
+        Some(seconds(65)),
+        "it is asked again when nothing changes"
+    );
+    assert_eq!(wrong(&cluster).len(), 1, "{:?}", wrong(&cluster));
+    cluster.absorb(Event::Problems(watch, Vec::new()));
+    assert_eq!(cluster.find_strangers(seconds(65)), None);
+    assert!(wrong(&cluster)[0].starts_with("link veth2: UnknownPod"), "{:?}", wrong(&cluster));
+}
+
+#[test]
 fn an_address_outside_the_pod_ranges_is_no_claim() {
     let foreign = IpAddr::from([192, 0, 2, 7]);
     let mut cluster = cluster([bound(2, &[FIVE, foreign])]);
