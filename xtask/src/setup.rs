@@ -93,8 +93,8 @@ fn install_gobgp() -> Outcome {
     let package = format!("github.com/osrg/gobgp/v4/cmd/gobgp@v{GOBGP}");
     let mut install = Command::new("go");
     install.env("GOBIN", &folder).args(["install", &package]);
-    // What was fetched stays: a second try goes on where the first broke off.
-    must(&mut install).or_else(|_| must(&mut install))
+    // What was fetched stays: another try goes on where one broke off.
+    must(&mut install).or_else(|_| must(&mut install)).or_else(|_| must(&mut install))
 }
 
 /// Installs what is missing, or only says what is.
