@@ -199,6 +199,8 @@ where
             self.have = None;
         }
         let all = self.have.is_none();
+        // Before the rows of a VIP go, its peers are to hear of it.
+        self.tell_speaker();
         let Some(mut have) = self.take_tables().await else { return };
         let mut owners = std::mem::take(&mut self.dirty);
         if all {

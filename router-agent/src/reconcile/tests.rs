@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::anyhow;
 use router_core::model::Key;
+use router_core::model::node::Node;
 use router_core::model::service::{Endpoint, Protocol, Service, ServicePort, Slice, SlicePort};
 use router_core::plan::ebpf::{EbpfPlane, Op, Tables, realized};
 use router_core::problem::Change;
@@ -87,6 +88,9 @@ struct Bench {
     events: mpsc::Sender<Event>,
     progress: watch::Receiver<Progress>,
     host: watch::Receiver<HostView>,
+    /// The speaker's part, played by the test.
+    routing: watch::Receiver<Option<RoutingView>>,
+    announced: watch::Sender<BTreeSet<IpAddr>>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -107,11 +111,14 @@ fn bench(kernel: Fake, sync_period: Duration) -> Bench {
         cluster_ip_ranges: vec!["10.96.0.0/12".parse().unwrap()],
         advertise_vips: true,
     };
-    let outlets = Outlets { progress, host, routing: None };
+    let (view, routing) = watch::channel(None);
+    let (announced, announced_seen) = watch::channel(BTreeSet::new());
+    let routing_outlet = Some(Routing { view, announced: announced_seen });
+    let outlets = Outlets { progress, host, routing: routing_outlet };
     let cluster = Cluster::new("n", KINDS);
     let reconciler = Reconciler::<EbpfPlane<Four>, _>::new(cluster, Some(kernel.clone()), settings, outlets);
     let task = tokio::spawn(reconciler.run(inbox));
-    Bench { kernel, events, progress: progress_seen, host: host_seen, task }
+    Bench { kernel, events, progress: progress_seen, host: host_seen, routing, announced, task }
 }
 
 impl Bench {
@@ -267,6 +274,34 @@ async fn the_host_is_told_which_range_to_route() {
     bench.listed().await;
     let view = bench.host.wait_for(|view| !view.vip_ranges.is_empty()).await.unwrap().clone();
     assert_eq!(view.vip_ranges, BTreeSet::from(["10.96.0.0/12".parse().unwrap()]));
+}
+
+fn node() -> Event {
+    let cidr = "10.1.0.0/24".parse().unwrap();
+    Event::Node("n".into(), Node { addresses: vec![[192, 0, 2, 1].into()], pod_cidrs: vec![cidr] })
+}
+
+#[tokio::test]
+async fn a_vip_is_announced_once_it_is_programmed_and_goes_after_its_withdrawal() {
+    let vip = IpAddr::from([10, 96, 0, 1]);
+    let has_vip = |view: &Option<RoutingView>| view.as_ref().is_some_and(|view| view.vips.contains(&vip));
+    let mut bench = bench(Fake::default(), HOUR);
+    bench.kernel.with(|kernel| kernel.failing = Some("frontend".into()));
+    bench.tell([node(), service(1), slice(1, 1..3)]).await;
+    bench.listed().await;
+    bench.kernel.until("two tries", |kernel| kernel.applies >= 4).await;
+    assert!(!has_vip(&bench.routing.borrow()), "it cannot be dialled yet");
+    bench.kernel.with(|kernel| kernel.failing = None);
+    bench.routing.wait_for(has_vip).await.unwrap();
+    assert_eq!(bench.kernel.with(|kernel| kernel.backends(1)), Some(2));
+    bench.announced.send_replace(BTreeSet::from([vip]));
+    // After a rest a change is planned at once.
+    tokio::time::sleep(4 * SLOWEST).await;
+    bench.tell([Event::ServiceGone(Key::new("d", "s1"))]).await;
+    bench.routing.wait_for(|view| !has_vip(view)).await.unwrap();
+    assert_eq!(bench.kernel.with(|kernel| kernel.backends(1)), Some(2), "its peers still send here");
+    bench.announced.send_replace(BTreeSet::new());
+    bench.kernel.until("the frontend to go", |kernel| kernel.backends(1).is_none()).await;
 }
 
 fn reconciler(kernel: &Fake) -> Reconciler<EbpfPlane<Four>, Fake> {
