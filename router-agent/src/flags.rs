@@ -137,7 +137,7 @@ const TABLE: &[Flag<Flags>] = &[
         "bgp-port",
         "179",
         "TCP port of BGP on this node and on the others.",
-        Store::Unsigned(32, |flags, value| flags.bgp_port = u32::try_from(value).unwrap_or(u32::MAX)),
+        Store::U32(|flags, value| flags.bgp_port = value),
     ),
     flag(
         "cache-sync-timeout",
@@ -149,7 +149,7 @@ const TABLE: &[Flag<Flags>] = &[
         "cluster-asn",
         "0",
         "AS number of the nodes; 0 is 64512.",
-        Store::Unsigned(32, |flags, value| flags.cluster_asn = u32::try_from(value).unwrap_or(u32::MAX)),
+        Store::U32(|flags, value| flags.cluster_asn = value),
     ),
     flag(
         "dataplane",
@@ -185,7 +185,7 @@ const TABLE: &[Flag<Flags>] = &[
         "gobgp-admin-port",
         "50051",
         "Port of the admin API; 0 turns it off.",
-        Store::Unsigned(16, |flags, value| flags.gobgp_admin_port = u16::try_from(value).unwrap_or(u16::MAX)),
+        Store::U16(|flags, value| flags.gobgp_admin_port = value),
     ),
     Flag {
         name: "help",
@@ -228,34 +228,19 @@ const TABLE: &[Flag<Flags>] = &[
         "peer-router-asns",
         "",
         "AS numbers of the BGP peers outside the cluster, one for each of --peer-router-ips.",
-        Store::Numbers(|flags, items, first| {
-            if first {
-                flags.peer_router_asns.clear();
-            }
-            flags.peer_router_asns.extend(items);
-        }),
+        Store::Numbers(|flags| &mut flags.peer_router_asns),
     ),
     flag(
         "peer-router-ips",
         "",
         "Addresses of BGP peers outside the cluster.",
-        Store::Addresses(|flags, items, first| {
-            if first {
-                flags.peer_router_ips.clear();
-            }
-            flags.peer_router_ips.extend(items);
-        }),
+        Store::Addresses(|flags| &mut flags.peer_router_ips),
     ),
     flag(
         "peer-router-ports",
         "",
         "Their TCP ports, if not 179: none, or one for each.",
-        Store::Numbers(|flags, items, first| {
-            if first {
-                flags.peer_router_ports.clear();
-            }
-            flags.peer_router_ports.extend(items);
-        }),
+        Store::Numbers(|flags| &mut flags.peer_router_ports),
     ),
     flag(
         "router-id",
@@ -279,12 +264,7 @@ const TABLE: &[Flag<Flags>] = &[
         "service-cluster-ip-range",
         "[10.96.0.0/12]",
         "Range from which the cluster takes its ClusterIPs.",
-        Store::List(|flags, items, first| {
-            if first {
-                flags.service_cluster_ip_range.clear();
-            }
-            flags.service_cluster_ip_range.extend(items);
-        }),
+        Store::List(|flags| &mut flags.service_cluster_ip_range),
     ),
     Flag {
         name: "v",
@@ -328,7 +308,7 @@ mod tests {
                 Store::Bool(_) => (flag.default != "true").to_string(),
                 Store::Text(_) | Store::List(_) => "other".to_owned(),
                 Store::Duration(_) => "7s".to_owned(),
-                Store::Unsigned(..) | Store::Numbers(_) => "7".to_owned(),
+                Store::U16(_) | Store::U32(_) | Store::Numbers(_) => "7".to_owned(),
                 Store::Addresses(_) => "192.0.2.7".to_owned(),
             };
             let parsed = parse(&[&format!("--{}={value}", flag.name)]).unwrap();
