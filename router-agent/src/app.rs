@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tower::layer::layer_fn;
-use tracing::{error, info};
+use tracing::info;
 
 use crate::bgp::{grpc, speaker};
 use crate::cluster::lines::WholeLines;
@@ -37,6 +37,7 @@ use crate::fib::{self, FibQueue};
 use crate::flags::Flags;
 use crate::log;
 use crate::node::cni_file;
+use crate::parts::{publish, spawn};
 use crate::reconcile::{self, Driver, Outlets, Progress, Reconciler, Settings};
 
 /// Events under way from the parts to the loop: enough for a burst, few enough that a list of many thousand
@@ -266,11 +267,7 @@ fn start_routing(
     parts.spawn(gather_own(host, view_seen.clone(), own));
     parts.spawn(speaker::run(settings, view_seen, events.clone(), asked, Arc::clone(&queue)));
     let kept = fib::run(queue, own_seen, routing.sync_period, events.clone());
-    parts.spawn(async move {
-        if let Err(failure) = kept.await {
-            error!("keeping learned routes: {failure:#}");
-        }
-    });
+    spawn(parts, "keeping learned routes", kept);
     for address in &routing.admin {
         parts.spawn(grpc::run(*address, asks.clone(), started, events.clone()));
     }
@@ -284,11 +281,11 @@ async fn gather_own(
     own: watch::Sender<Option<Own>>,
 ) {
     loop {
-        let known = view.borrow_and_update().clone();
-        if let Some(view) = known {
-            let now = Some(Own::new(&host.borrow_and_update(), view.others.values()));
-            own.send_if_modified(|before| std::mem::replace(before, now.clone()) != now);
-        }
+        let now = {
+            let (host, view) = (host.borrow_and_update(), view.borrow_and_update());
+            view.as_ref().map(|view| Own::new(&host, view.others.values()))
+        };
+        publish(&own, now);
         let changed = tokio::select! {
             changed = host.changed() => changed,
             changed = view.changed() => changed,

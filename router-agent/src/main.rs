@@ -10,6 +10,7 @@ mod flags;
 mod flows;
 mod log;
 mod node;
+mod parts;
 mod pflag;
 mod planes;
 mod reconcile;

@@ -22,6 +22,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, trace};
 
 use crate::cluster::report;
+use crate::parts::publish;
 use crate::sys::bpf::Full;
 
 /// The IO half of a plane.
@@ -219,7 +220,8 @@ where
         if failed.is_empty() {
             self.have = Some(have);
         }
-        let addresses: BTreeSet<IpAddr> = owners.iter().filter_map(vip_of).collect();
+        let advertised = Some(&owners).filter(|_| self.settings.advertise_vips);
+        let addresses: BTreeSet<IpAddr> = advertised.into_iter().flatten().filter_map(vip_of).collect();
         self.settle(owners, failed);
         self.note_programmed(addresses);
         self.pace.passed(Instant::now());
@@ -285,9 +287,10 @@ where
             failed.extend(carry_out(driver, puts).await);
             later.push(dels);
         }
-        let going = later.iter().flatten().filter(|group| !group.is_empty());
-        let going: BTreeSet<IpAddr> = going.filter_map(|group| vip_of(&group.owner)).collect();
-        self.await_withdrawal(going).await;
+        if self.settings.advertise_vips {
+            let going = later.iter().flatten().filter(|group| !group.is_empty());
+            self.await_withdrawal(going.filter_map(|group| vip_of(&group.owner)).collect()).await;
+        }
         let Some(driver) = self.driver.as_mut() else { return failed };
         for mut dels in later.into_iter().rev() {
             dels.retain(|group| !failed.contains_key(&group.owner));
@@ -336,7 +339,7 @@ where
 
     /// Notes which of these VIPs, of which something was planned, can be dialled now. One that could keeps on.
     fn note_programmed(&mut self, addresses: BTreeSet<IpAddr>) {
-        if !self.settings.advertise_vips {
+        if addresses.is_empty() {
             return;
         }
         let held: BTreeSet<IpAddr> = self.held.keys().filter_map(vip_of).collect();
@@ -389,12 +392,7 @@ where
             changed
         });
         if unlisted.is_empty() && std::mem::take(&mut self.view_stale) {
-            let view = self.cluster.host_view(&self.settings.cluster_ip_ranges);
-            self.outlets.host.send_if_modified(|host| {
-                let changed = *host != view;
-                *host = view;
-                changed
-            });
+            publish(&self.outlets.host, self.cluster.host_view(&self.settings.cluster_ip_ranges));
         }
     }
 
@@ -411,12 +409,7 @@ where
         let ungated = self.driver.is_none();
         let can_dial =
             |vip: &IpAddr| self.settings.advertise_vips && (ungated || self.programmed.contains(vip));
-        let view = self.cluster.routing_view(can_dial);
-        routing.view.send_if_modified(|known| {
-            let changed = *known != view;
-            *known = view;
-            changed
-        });
+        publish(&routing.view, self.cluster.routing_view(can_dial));
     }
 }
 

@@ -4,16 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-/// Where `xtask setup` unpacks Debian 12's `kubernetes-client`, below the cache directory.
-const OLD_KUBECTL: &str = "kube-router/kubectl-1.20/usr/bin/kubectl";
-
 /// Every kubectl to test with, the newest first: the one on the PATH where there is one (Debian packages none that is
 /// newer), and Debian's 1.20.
 pub fn kubectls() -> Result<Vec<PathBuf>> {
-    let old = cache_directory()?.join(OLD_KUBECTL);
-    if !old.is_file() {
-        bail!("{} is missing: run `cargo xtask setup`", old.display());
-    }
+    let old = cached("kubectl-1.20/usr/bin/kubectl")?;
     if let Ok(present) = on_path("kubectl") {
         return Ok(vec![present, old]);
     }
@@ -31,22 +25,24 @@ pub struct Bird {
 
 /// BIRD.
 pub fn bird() -> Result<Bird> {
-    let folder = unpacked("bird2")?;
-    let libraries = folder.join(format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH));
-    Ok(Bird { bird: folder.join("usr/sbin/bird"), birdc: folder.join("usr/sbin/birdc"), libraries })
+    let library = format!("bird2/usr/lib/{}-linux-gnu/libssh-gcrypt.so.4", std::env::consts::ARCH);
+    let mut libraries = cached(&library)?;
+    libraries.pop();
+    Ok(Bird { bird: cached("bird2/usr/sbin/bird")?, birdc: cached("bird2/usr/sbin/birdc")?, libraries })
 }
 
 /// Every `gobgp` to test with: the newest that we answer, and Debian 12's 3.10.
 pub fn gobgps() -> Result<[PathBuf; 2]> {
-    Ok([unpacked("gobgp-4.8")?.join("gobgp"), unpacked("gobgp-3.10")?.join("usr/bin/gobgp")])
+    Ok([cached("gobgp-4.8/gobgp")?, cached("gobgp-3.10/usr/bin/gobgp")?])
 }
 
-fn unpacked(name: &str) -> Result<PathBuf> {
-    let folder = cache_directory()?.join("kube-router").join(name);
-    if !folder.is_dir() {
-        bail!("{} is missing: run `cargo xtask setup`", folder.display());
+/// What `xtask setup` has put into the cache directory.
+fn cached(path: &str) -> Result<PathBuf> {
+    let path = cache_directory()?.join("kube-router").join(path);
+    if !path.is_file() {
+        bail!("{} is missing: run `cargo xtask setup`", path.display());
     }
-    Ok(folder)
+    Ok(path)
 }
 
 /// The full path of a program on the PATH.

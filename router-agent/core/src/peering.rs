@@ -68,97 +68,98 @@ impl Wanted {
 
 /// What the cluster and the flags come to; without a speaker, why there is none.
 pub fn wanted(terms: &Terms, view: &RoutingView) -> (Option<Wanted>, Vec<Problem>) {
+    let (address, router_id) = match identity(terms, view) {
+        Ok(identity) => identity,
+        Err(problem) => return (None, vec![problem]),
+    };
     let mut problems = Vec::new();
-    let Some(address) = view.node.addresses.first().copied() else {
-        problems.push(problem(
-            Subject::Speaker,
-            "NoAddress",
-            "this node has no address to speak under".into(),
-            REGISTER,
-        ));
-        return (None, problems);
-    };
-    let own = match address {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
-    };
-    let Some(router_id) = terms.router_id.or(own) else {
-        let text = format!("the node's address {address} cannot be a router id");
-        problems.push(problem(Subject::Speaker, "NoRouterId", text, "give one by --router-id"));
-        return (None, problems);
-    };
     let mut neighbours = BTreeMap::new();
-    for (name, node) in view.others.iter().filter(|_| terms.mesh) {
-        match node.addresses.first() {
-            Some(other) if other.is_ipv4() != address.is_ipv4() => {
-                let text = format!("its address {other} is of another family than this node's {address}");
-                problems.push(problem(
-                    Subject::Node(name.clone()),
-                    "OtherFamily",
-                    text,
-                    "give both nodes an address of one family",
-                ));
-            }
-            Some(other) if *other == address => {
-                let text = format!("it has this node's own address {address}");
-                problems.push(problem(
-                    Subject::Node(name.clone()),
-                    "SameAddress",
-                    text,
-                    "delete the Node that is wrong",
-                ));
-            }
-            Some(other) => {
-                let neighbour = Neighbour { asn: terms.asn, port: terms.port, node: Some(name.clone()) };
-                neighbours.entry(*other).or_insert(neighbour);
-            }
-            None => {}
-        }
+    if terms.mesh {
+        nodes(terms, view, address, &mut neighbours, &mut problems);
     }
-    for external in &terms.externals {
-        let subject = Subject::Peer(external.address);
-        if external.address.is_ipv4() != address.is_ipv4() {
-            let text = format!("this node's address {address} is of another family");
-            problems.push(problem(
-                subject,
-                "OtherFamily",
-                text,
-                "name an address of the node's family by --peer-router-ips",
-            ));
-        } else if external.address == address {
-            problems.push(problem(
-                subject,
-                "OwnAddress",
-                "it is this node".into(),
-                "leave it out of --peer-router-ips",
-            ));
-        } else {
-            let neighbour = Neighbour { asn: external.asn, port: external.port, node: None };
-            if neighbours.insert(external.address, neighbour).is_some_and(|before| before.node.is_some()) {
-                let text = "it is also a node of this cluster, and is treated as an outside router".into();
-                problems.push(problem(subject, "AlsoANode", text, "leave it out of --peer-router-ips"));
-            }
-        }
-    }
-    let same = |prefix: &&IpNet| matches!(prefix, IpNet::V4(_));
+    externals(terms, address, &mut neighbours, &mut problems);
+    let vips = view.vips.iter().filter(|vip| terms.advertise_cluster_ips && vip.is_ipv4());
+    let cidrs = view.node.pod_cidrs.iter().filter(|prefix| matches!(prefix, IpNet::V4(_)));
     let wanted = Wanted {
         asn: terms.asn,
         router_id,
         address,
         port: terms.port,
         neighbours,
-        pod_cidrs: view.node.pod_cidrs.iter().filter(same).map(IpNet::trunc).collect(),
-        vips: if terms.advertise_cluster_ips {
-            view.vips.iter().copied().filter(IpAddr::is_ipv4).collect()
-        } else {
-            BTreeSet::new()
-        },
+        pod_cidrs: cidrs.map(IpNet::trunc).collect(),
+        vips: vips.copied().collect(),
         advertise_pod_cidrs: terms.advertise_pod_cidrs,
     };
     (Some(wanted), problems)
 }
 
-const REGISTER: &str = "start its kubelet with --node-ip";
+/// The address and the router id to speak under.
+fn identity(terms: &Terms, view: &RoutingView) -> Result<(IpAddr, Ipv4Addr), Problem> {
+    let wrong = |reason, text, remedy| problem(Subject::Speaker, reason, text, remedy);
+    let Some(address) = view.node.addresses.first().copied() else {
+        let text = "this node has no address to speak under".into();
+        return Err(wrong("NoAddress", text, "start its kubelet with --node-ip"));
+    };
+    match (terms.router_id, address) {
+        (Some(router_id), _) | (None, IpAddr::V4(router_id)) => Ok((address, router_id)),
+        (None, IpAddr::V6(_)) => {
+            let text = format!("the node's address {address} cannot be a router id");
+            Err(wrong("NoRouterId", text, "give one by --router-id"))
+        }
+    }
+}
+
+/// Every other node, of those that have one address the first.
+fn nodes(
+    terms: &Terms,
+    view: &RoutingView,
+    own: IpAddr,
+    neighbours: &mut BTreeMap<IpAddr, Neighbour>,
+    problems: &mut Vec<Problem>,
+) {
+    for (name, node) in &view.others {
+        let Some(other) = node.addresses.first().copied() else { continue };
+        let mut wrong = |reason, text, remedy| {
+            problems.push(problem(Subject::Node(name.clone()), reason, text, remedy));
+        };
+        if other.is_ipv4() != own.is_ipv4() {
+            let text = format!("its address {other} is of another family than this node's {own}");
+            wrong("OtherFamily", text, "give both nodes an address of one family");
+        } else if other == own {
+            let text = format!("it has this node's own address {own}");
+            wrong("SameAddress", text, "delete the Node that is wrong");
+        } else {
+            let neighbour = Neighbour { asn: terms.asn, port: terms.port, node: Some(name.clone()) };
+            neighbours.entry(other).or_insert(neighbour);
+        }
+    }
+}
+
+/// The peers given by flag, in place of nodes that have their addresses.
+fn externals(
+    terms: &Terms,
+    own: IpAddr,
+    neighbours: &mut BTreeMap<IpAddr, Neighbour>,
+    problems: &mut Vec<Problem>,
+) {
+    for External { address, asn, port } in &terms.externals {
+        let mut wrong = |reason, text, remedy| {
+            problems.push(problem(Subject::Peer(*address), reason, text, remedy));
+        };
+        if address.is_ipv4() != own.is_ipv4() {
+            let text = format!("this node's address {own} is of another family");
+            wrong("OtherFamily", text, "name an address of the node's family by --peer-router-ips");
+        } else if *address == own {
+            wrong("OwnAddress", "it is this node".into(), "leave it out of --peer-router-ips");
+        } else {
+            let before = neighbours.insert(*address, Neighbour { asn: *asn, port: *port, node: None });
+            if before.is_some_and(|before| before.node.is_some()) {
+                let text = "it is also a node of this cluster, and is treated as an outside router".into();
+                wrong("AlsoANode", text, "leave it out of --peer-router-ips");
+            }
+        }
+    }
+}
 
 fn problem(subject: Subject, reason: &'static str, text: String, remedy: &str) -> Problem {
     Problem { subject, reason, text, remedy: remedy.to_owned() }

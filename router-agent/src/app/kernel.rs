@@ -24,6 +24,7 @@ use crate::node::hooks::{self, Attacher};
 use crate::node::links::{View, Watcher};
 use crate::node::prepare::{self, RESERVED_PORTS};
 use crate::node::service_link::{Keeper, ServiceLink};
+use crate::parts::{publish, spawn};
 use crate::planes::ebpf::{EbpfDriver, Resting, SharedMeta};
 use crate::sys::bpf;
 use crate::sys::netlink::Netlink;
@@ -73,19 +74,6 @@ impl KernelSide for Ebpf {
     }
 }
 
-/// Runs a part; if it fails, says so once and ends it, and with it the agent.
-fn spawn(
-    parts: &mut JoinSet<()>,
-    doing: &'static str,
-    part: impl Future<Output = Result<()>> + Send + 'static,
-) {
-    parts.spawn(async move {
-        if let Err(failure) = part.await {
-            error!("{doing}: {failure:#}");
-        }
-    });
-}
-
 /// What `kube-svc`, its routes and the firewall depend on; where any of it changes, they are looked at again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Outside {
@@ -121,11 +109,7 @@ impl Devices {
             service_routes: view.service_routes.clone(),
             node_addresses: view.node_addresses.clone(),
         };
-        self.outside.send_if_modified(|known| {
-            let changed = *known != outside;
-            *known = outside;
-            changed
-        });
+        publish(&self.outside, outside);
         if audit {
             prepare::settings(&RESERVED_PORTS);
         }

@@ -11,7 +11,7 @@ use router_bgp::session::Input;
 use tokio::sync::mpsc;
 
 use super::session::Neighbour;
-use super::speaker::{Running, Sink, Speaker};
+use super::speaker::{Running, Speaker};
 use super::view::{
     Ask, DestinationView, GlobalView, PathChange, PathView, PeerFamilyView, PeerView, Refusal, SourceView,
     SummaryView, Table, Verb, Watch, WatchEvent,
@@ -32,7 +32,7 @@ impl Watchers {
     }
 }
 
-impl<S: Sink> Speaker<S> {
+impl Speaker {
     pub(super) async fn answer(&mut self, ask: Ask) {
         // Whoever asked may have gone; that is its own affair.
         match ask {
@@ -84,9 +84,9 @@ impl<S: Sink> Speaker<S> {
                 .rib
                 .loc_rib(lookup)
                 .map(|(prefix, paths)| {
-                    let view = |path: router_bgp::rib::PathView| {
-                        let best = path.best.is_some();
-                        of_path(running, path.source, path.attributes, path.learned_at, best)
+                    let view = |it: router_bgp::rib::PathView| PathView {
+                        best: it.best.is_some(),
+                        ..path(Some(it.attributes), source_of(running, it.source), it.learned_at)
                     };
                     DestinationView { prefix, paths: paths.into_iter().map(view).collect() }
                 })
@@ -95,12 +95,11 @@ impl<S: Sink> Speaker<S> {
                 let neighbour = named(running, address)?;
                 let routes = running.rib.adj_in(neighbour.id, family_of(&lookup));
                 let routes = routes.filter(|route| is_asked(&lookup, &route.prefix));
+                let source = source_of(running, Source::Peer(neighbour.id));
                 let view = |route: router_bgp::rib::ReceivedView| {
                     let filtered = route.is_filtered();
-                    let source = Source::Peer(neighbour.id);
-                    let mut path = of_path(running, source, route.attributes, route.learned_at, false);
-                    path.filtered = filtered;
-                    DestinationView { prefix: route.prefix, paths: vec![path] }
+                    let received = path(Some(route.attributes), source, route.learned_at);
+                    DestinationView { prefix: route.prefix, paths: vec![PathView { filtered, ..received }] }
                 };
                 Ok(routes.map(view).collect())
             }
@@ -109,15 +108,8 @@ impl<S: Sink> Speaker<S> {
                 let routes = running.rib.adj_out(neighbour.id, family_of(&lookup));
                 let routes = routes.filter(|(prefix, _)| is_asked(&lookup, prefix));
                 let view = |(prefix, attributes): (_, &Arc<Attributes>)| {
-                    let path = PathView {
-                        attributes: Some(Arc::clone(attributes)),
-                        source: None,
-                        learned_at: Duration::ZERO,
-                        best: false,
-                        stale: false,
-                        filtered: false,
-                    };
-                    DestinationView { prefix, paths: vec![path] }
+                    let sent = path(Some(Arc::clone(attributes)), None, Duration::ZERO);
+                    DestinationView { prefix, paths: vec![sent] }
                 };
                 Ok(routes.map(view).collect())
             }
@@ -231,21 +223,13 @@ pub(super) fn peer(running: &Running, neighbour: &Neighbour) -> PeerView {
     }
 }
 
-fn of_path(
-    running: &Running,
-    source: Source,
-    attributes: Arc<Attributes>,
+/// A path, with nothing to be said of it but where it is from.
+const fn path(
+    attributes: Option<Arc<Attributes>>,
+    source: Option<SourceView>,
     learned_at: Duration,
-    best: bool,
 ) -> PathView {
-    PathView {
-        attributes: Some(attributes),
-        source: source_of(running, source),
-        learned_at,
-        best,
-        stale: false,
-        filtered: false,
-    }
+    PathView { attributes, source, learned_at, best: false, stale: false, filtered: false }
 }
 
 fn source_of(running: &Running, source: Source) -> Option<SourceView> {
@@ -262,19 +246,13 @@ fn source_of(running: &Running, source: Source) -> Option<SourceView> {
 
 /// The change of a best path, for those who watch.
 pub(super) fn change(running: &Running, change: &router_bgp::rib::BestChange, now: Duration) -> PathChange {
-    let path = change
-        .best
-        .as_ref()
-        .map(|(source, attributes)| of_path(running, *source, Arc::clone(attributes), now, true));
-    let gone = PathView {
-        attributes: None,
-        source: None,
-        learned_at: now,
-        best: false,
-        stale: false,
-        filtered: false,
+    let path = match &change.best {
+        Some((source, attributes)) => {
+            PathView { best: true, ..path(Some(Arc::clone(attributes)), source_of(running, *source), now) }
+        }
+        None => path(None, None, now),
     };
-    PathChange { prefix: change.prefix, withdrawn: path.is_none(), path: path.unwrap_or(gone) }
+    PathChange { prefix: change.prefix, withdrawn: change.best.is_none(), path }
 }
 
 const fn family_of(lookup: &Lookup) -> Family {

@@ -1,6 +1,7 @@
 //! A configured neighbour: the state machine, and the connections under it.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -257,12 +258,7 @@ impl Drop for Neighbour {
 
 /// Different for each pair, and the same at each start.
 fn seed(router_id: std::net::Ipv4Addr, peer: IpAddr) -> u64 {
-    let peer = match peer {
-        IpAddr::V4(address) => u64::from(address.to_bits()),
-        IpAddr::V6(address) => {
-            let halves = address.to_bits();
-            u64::try_from((halves >> 64) ^ (halves & u128::from(u64::MAX))).expect("both are 64 bits wide")
-        }
-    };
-    u64::from(router_id.to_bits()).rotate_left(32) ^ peer
+    let mut hasher = DefaultHasher::new();
+    (router_id, peer).hash(&mut hasher);
+    hasher.finish()
 }

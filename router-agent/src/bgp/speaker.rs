@@ -2,35 +2,35 @@
 //! and what people ask, one after the other, and passes on what came of it: messages to peers, routes to the kernel,
 //! lines to the log.
 //!
-//! Everything a neighbour does is that neighbour's alone: an error ends a session, never this task.
+//! Here is what the cluster wants of it; what the network brings is in `traffic`. Everything a neighbour does is that neighbour's alone: an error ends a session, never this task.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io;
+mod traffic;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use router_bgp::asn::Asn;
 use router_bgp::message::attribute::Attributes;
-use router_bgp::rib::{Limits, PeerId, Retention, Rib, RibConfig};
-use router_bgp::session::{DownReason, Input};
+use router_bgp::rib::{Limits, PeerId, Rib, RibConfig};
+use router_bgp::session::Input;
 use router_core::cluster::{Event, RoutingView};
 use router_core::peering::{self, Terms, Wanted};
 use router_core::problem::{Problem, Subject};
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use crate::fib::FibQueue;
 use crate::log::GOBGP;
 
-use super::answer::{self, Watchers};
+use super::answer::Watchers;
 use super::policies;
-use super::session::{Neighbour, Ourselves, Outcome};
-use super::sockets::{Arrival, Arrivals, listen};
-use super::view::{Ask, WatchEvent};
+use super::session::{Neighbour, Ourselves};
+use super::sockets::{Arrivals, listen};
+use super::view::Ask;
 
 /// Arrivals under way: readers wait for room beyond it, each with one chunk in hand. Few, since a peer's KEEPALIVE waits
 /// behind all that another one floods us with.
@@ -52,31 +52,13 @@ pub(crate) struct Settings {
     pub(crate) started: std::time::Instant,
 }
 
-/// Who learns of best paths.
-pub(crate) trait Sink: Send + 'static {
-    /// The prefix is reached by this next hop now, or by none.
-    fn push(&self, prefix: ipnet::IpNet, next_hop: Option<IpAddr>);
-    /// Every peer has said all it has to say at first: what nobody has named is stale.
-    fn converged(&self);
-}
-
-impl Sink for Arc<FibQueue> {
-    fn push(&self, prefix: ipnet::IpNet, next_hop: Option<IpAddr>) {
-        FibQueue::push(self, prefix, next_hop);
-    }
-
-    fn converged(&self) {
-        self.sweep();
-    }
-}
-
 /// Runs until nobody tells it of the cluster any more.
 pub(crate) async fn run(
     settings: Settings,
     mut view: watch::Receiver<Option<RoutingView>>,
     events: mpsc::Sender<Event>,
     mut asks: mpsc::Receiver<Ask>,
-    sink: impl Sink,
+    fib: Arc<FibQueue>,
 ) {
     let (arrivals, mut inbox) = mpsc::channel(ARRIVALS);
     let mut speaker = Speaker {
@@ -85,7 +67,7 @@ pub(crate) async fn run(
         running: None,
         events,
         arrivals,
-        sink,
+        fib,
         next_id: 0,
         named: BTreeSet::new(),
         converged: false,
@@ -124,12 +106,12 @@ pub(crate) async fn run(
     }
 }
 
-pub(super) struct Speaker<S> {
+pub(super) struct Speaker {
     pub(super) settings: Settings,
     pub(super) running: Option<Running>,
     events: mpsc::Sender<Event>,
     arrivals: Arrivals,
-    sink: S,
+    fib: Arc<FibQueue>,
     start: Instant,
     /// Of the next neighbour; never used twice.
     next_id: u32,
@@ -163,7 +145,7 @@ impl Running {
     }
 }
 
-impl<S: Sink> Speaker<S> {
+impl Speaker {
     pub(super) fn now(&self) -> Duration {
         self.start.elapsed()
     }
@@ -171,8 +153,7 @@ impl<S: Sink> Speaker<S> {
     fn next_deadline(&self) -> Instant {
         let neighbours = self.running.iter().flat_map(|running| running.neighbours.values());
         let next = neighbours.filter_map(|neighbour| neighbour.machine.next_deadline()).min();
-        self.start
-            + next.unwrap_or(Duration::from_hours(1)).max(self.now().saturating_sub(Duration::from_secs(1)))
+        self.start + next.unwrap_or_else(|| self.now() + Duration::from_hours(1))
     }
 
     /// The cluster has changed.
@@ -290,206 +271,15 @@ impl<S: Sink> Speaker<S> {
         self.running = None;
     }
 
-    async fn arrived(&mut self, arrival: Arrival) {
-        let now = self.now();
-        match arrival {
-            Arrival::Accepted(stream, from) => self.accepted(stream, from, now).await,
-            Arrival::Dialled(id, Ok(stream)) => {
-                self.feed(id, |neighbour| neighbour.connected(stream, true, now)).await;
-            }
-            Arrival::Dialled(id, Err(error)) => {
-                self.feed(id, |neighbour| {
-                    debug!("cannot connect to BGP peer {}: {error}", neighbour.address);
-                    neighbour.dial_failed(now)
-                })
-                .await;
-            }
-            Arrival::Read(id, connection, bytes) => {
-                self.feed(id, |neighbour| neighbour.handle(Input::Received(connection, &bytes), now)).await;
-            }
-            Arrival::Wrote(id, connection, length) => {
-                self.feed(id, |neighbour| {
-                    neighbour.wrote(connection, length, now);
-                    Vec::new()
-                })
-                .await;
-            }
-            Arrival::Closed(id, connection) => {
-                self.feed(id, |neighbour| neighbour.handle(Input::Closed(connection), now)).await;
-            }
-            Arrival::Listening(outcome) => self.listening(outcome).await,
-        }
-    }
-
-    async fn accepted(&mut self, stream: TcpStream, from: SocketAddr, now: Duration) {
-        let known = self.running.as_ref().and_then(|running| running.neighbours.get(&from.ip()));
-        let enabled = known.filter(|neighbour| neighbour.machine.is_enabled()).map(|neighbour| neighbour.id);
-        if let Some(id) = enabled {
-            self.feed(id, |neighbour| neighbour.connected(stream, false, now)).await;
-        } else {
-            debug!("closed a BGP connection from {from}, which is no peer that is up");
-        }
-    }
-
-    async fn listening(&mut self, outcome: io::Result<()>) {
-        let Some(running) = self.running.as_ref() else { return };
-        let at = SocketAddr::new(running.wanted.address, running.wanted.port);
-        let found = outcome.err().map(|error| Problem {
-            subject: Subject::Speaker,
-            reason: "CannotListen",
-            text: format!("cannot listen at {at}: {error}"),
-            remedy: "end what has this port, or give another by --bgp-port; it is tried again".to_owned(),
-        });
-        self.tell(Subject::Speaker, found.into_iter().collect()).await;
-    }
-
-    async fn tick(&mut self) {
-        let now = self.now();
-        let due = |neighbour: &&Neighbour| neighbour.machine.next_deadline().is_some_and(|at| at <= now);
-        let neighbours = self.running.iter().flat_map(|running| running.neighbours.values());
-        let ids: Vec<PeerId> = neighbours.filter(due).map(|neighbour| neighbour.id).collect();
-        for id in ids {
-            self.feed(id, |neighbour| neighbour.tick(now)).await;
-        }
-    }
-
-    /// Has one neighbour take something in, and sees to what comes of it.
-    pub(super) async fn feed(&mut self, id: PeerId, input: impl FnOnce(&mut Neighbour) -> Vec<Outcome>) {
-        let now = self.now();
-        let Some(running) = self.running.as_mut() else { return };
-        let Some(neighbour) = running.of_id(id) else { return };
-        let address = neighbour.address;
-        let before = (neighbour.machine.state(), neighbour.machine.is_enabled());
-        let mut outcomes = VecDeque::from(input(neighbour));
-        let facts = neighbour.facts();
-        let mut said: Option<Vec<Problem>> = None;
-        while let Some(outcome) = outcomes.pop_front() {
-            match outcome {
-                Outcome::Up => {
-                    let state = "BGP_FSM_OPENCONFIRM";
-                    info!(target: GOBGP, Key = %address, State = state, Topic = "Peer", "Peer Up");
-                    if let Some(facts) = facts.clone() {
-                        running.rib.peer_up(id, facts);
-                    }
-                    said = Some(Vec::new());
-                }
-                Outcome::Down(reason) => {
-                    let state = "BGP_FSM_ESTABLISHED";
-                    info!(target: GOBGP, Key = %address, Reason = %reason, State = state, Topic = "Peer", "Peer Down");
-                    running.rib.peer_down(id, Retention::Drop);
-                    if reason == DownReason::HoldTimerExpired {
-                        said = Some(vec![ended(address, &reason.to_string())]);
-                    }
-                }
-                Outcome::Update(update) => {
-                    for fault in &update.faults {
-                        debug!("BGP peer {address}: {fault:?}");
-                    }
-                    if let Some(fault) = update.faults.first() {
-                        said = Some(vec![faulty(address, fault.text)]);
-                    }
-                    if let Err(exceeded) = running.rib.update(id, update, now) {
-                        said = Some(vec![ended(address, &format!("it sent {exceeded}"))]);
-                        if let Some(neighbour) = running.of_id(id) {
-                            let communication = exceeded.to_string();
-                            outcomes.extend(
-                                neighbour.handle(Input::Reset { communication: &communication }, now),
-                            );
-                        }
-                    }
-                }
-                Outcome::Refresh(family) => running.rib.refresh(id, family),
-                Outcome::Said { received, notification } => {
-                    let verb = if received { "received" } else { "sent" };
-                    debug!("BGP peer {address}: {verb} {notification}");
-                    said = Some(vec![ended(address, &format!("{verb} {notification}"))]);
-                }
-            }
-        }
-        let after = running.neighbours.get(&address).map(|it| (it.machine.state(), it.machine.is_enabled()));
-        if after != Some(before)
-            && self.watchers.want(|watch| watch.peers)
-            && let Some(neighbour) = running.neighbours.get(&address)
-        {
-            let view = answer::peer(running, neighbour);
-            self.watchers.send(|watch| watch.peers, &WatchEvent::Peer(Box::new(view)));
-        }
-        if let Some(problems) = said {
-            self.tell(Subject::Peer(address), problems).await;
-        }
-    }
-
-    /// Messages to the peers that have room for them, and best paths to the kernel.
-    async fn pass_on(&mut self) {
-        let now = self.now();
-        let Some(running) = self.running.as_mut() else { return };
-        let is_followed = self.watchers.want(|watch| watch.best);
-        let mut changes = Vec::new();
-        while let Some(change) = running.rib.poll_best() {
-            if is_followed {
-                changes.push(answer::change(running, &change, now));
-            }
-            let learned = change.best.filter(|(source, _)| *source != router_bgp::rib::Source::Local);
-            self.sink.push(change.prefix, learned.map(|(_, attributes)| attributes.next_hop));
-        }
-        if !changes.is_empty() {
-            self.watchers.send(|watch| watch.best, &WatchEvent::Paths(changes));
-        }
-        let Running { rib, neighbours, .. } = running;
-        for neighbour in neighbours.values_mut().filter(|neighbour| neighbour.is_established()) {
-            let room = QUEUED.saturating_sub(neighbour.pending());
-            if room > 0 && rib.has_messages(neighbour.id) {
-                let messages = rib.next_messages(neighbour.id, room);
-                neighbour.send_updates(messages, now);
-            }
-        }
-        let cut_off: Vec<PeerId> = std::iter::from_fn(|| rib.poll_cut_off()).collect();
-        for id in cut_off {
-            let reset = Input::Reset { communication: "too far behind" };
-            self.feed(id, |neighbour| neighbour.handle(reset, now)).await;
-        }
-        self.conclude();
-        let none = BTreeSet::new();
-        let told = self.running.as_ref().map_or(&none, |running| &running.wanted.vips);
-        self.settings.announced.send_if_modified(|before| {
-            let is_new = before != told;
-            if is_new {
-                before.clone_from(told);
-            }
-            is_new
-        });
-    }
-
-    /// At first, once every peer has sent its whole table, or those that do not answer have had twice their hold time,
-    /// the kernel is told that what nobody named is stale.
-    fn conclude(&mut self) {
-        let now = self.now();
-        let Some(running) = self.running.as_ref().filter(|_| !self.converged) else { return };
-        let whole = |neighbour: &Neighbour| {
-            let families = neighbour.machine.session().map(|session| session.context.families);
-            families
-                .is_some_and(|families| families.iter().all(|family| neighbour.end_of_rib.contains(family)))
-        };
-        let patience = Duration::from_secs(2 * u64::from(self.settings.hold_time));
-        if running.neighbours.values().all(whole) || now.saturating_sub(running.since) > patience {
-            self.converged = true;
-            self.sink.converged();
-        }
-    }
-
     /// Raises these problems, and clears those of before that are not among them.
     async fn name(&mut self, problems: Vec<Problem>) {
-        let mut by_subject: BTreeMap<Subject, Vec<Problem>> = BTreeMap::new();
+        let mut found: BTreeMap<Subject, Vec<Problem>> =
+            std::mem::take(&mut self.named).into_iter().map(|subject| (subject, Vec::new())).collect();
         for problem in problems {
-            by_subject.entry(problem.subject.clone()).or_default().push(problem);
+            self.named.insert(problem.subject.clone());
+            found.entry(problem.subject.clone()).or_default().push(problem);
         }
-        let before = std::mem::replace(&mut self.named, by_subject.keys().cloned().collect());
-        for subject in
-            before.into_iter().filter(|subject| !by_subject.contains_key(subject)).collect::<Vec<_>>()
-        {
-            self.tell(subject, Vec::new()).await;
-        }
-        for (subject, problems) in by_subject {
+        for (subject, problems) in found {
             self.tell(subject, problems).await;
         }
     }
@@ -497,24 +287,6 @@ impl<S: Sink> Speaker<S> {
     async fn tell(&self, subject: Subject, problems: Vec<Problem>) {
         // The loop is gone only if the agent is.
         let _ = self.events.send(Event::Problems(subject, problems)).await;
-    }
-}
-
-fn ended(address: IpAddr, text: &str) -> Problem {
-    Problem {
-        subject: Subject::Peer(address),
-        reason: "SessionEnded",
-        text: text.to_owned(),
-        remedy: "see the peer's log; it is tried again, and the other sessions go on".to_owned(),
-    }
-}
-
-fn faulty(address: IpAddr, text: &str) -> Problem {
-    Problem {
-        subject: Subject::Peer(address),
-        reason: "MalformedUpdate",
-        text: text.to_owned(),
-        remedy: "correct what the peer sends; its other routes stand".to_owned(),
     }
 }
 

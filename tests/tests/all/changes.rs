@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use router_tests::apiserver::Kind;
-use router_tests::probe::Probe;
+use router_tests::enter::Place;
+use router_tests::probe::{Held, Probe};
 use router_tests::serve::Transport;
 use serde_json::Value;
 
@@ -67,6 +68,38 @@ fn a_connection_to_a_deleted_pod_is_reset_and_the_next_goes_elsewhere() {
     }
 }
 
+/// A flow that a client holds, and what it is called.
+type Flow = (&'static str, Transport, Held);
+
+/// A flow of each protocol from each client, all from one port.
+fn held_by_all(world: &World, to: &str, port: u16) -> Vec<Flow> {
+    let open = |(who, place)| BOTH.map(|transport| (who, transport, hold(&place, transport, to, port)));
+    world.clients().into_iter().flat_map(open).collect()
+}
+
+fn all_reach(held: &mut [Flow], backend: &str, set_up: &str) {
+    for (who, transport, flow) in held {
+        let result = flow.ask("hello").unwrap();
+        assert_eq!(result.backend(), Some(backend), "{set_up}: {who} {transport}: {result:?}");
+    }
+}
+
+/// Waits until new connections of every client reach this backend alone.
+fn new_ones_reach(world: &World, to: &str, backend: &str) {
+    let alone = |place: &Place, transport: Transport| {
+        let summary = Probe::new(place).many(transport, to, 4, 1, None).unwrap();
+        summary.failed == 0 && summary.backends.keys().eq([backend])
+    };
+    let all = || {
+        let clients = world.clients();
+        clients.iter().all(|(_, place)| BOTH.iter().all(|transport| alone(place, *transport)))
+    };
+    world
+        .cluster
+        .wait("new connections to reach the other endpoint alone", Duration::from_secs(10), |_| Ok(all()))
+        .unwrap();
+}
+
 /// A connection to a backend that has gone without a word, which only we can reset.
 #[test]
 fn a_connection_to_an_endpoint_that_left_is_reset_and_the_next_goes_elsewhere() {
@@ -78,29 +111,10 @@ fn a_connection_to_an_endpoint_that_left_is_reset_and_the_next_goes_elsewhere() 
         world.cluster.put_slice("by-hand", &addresses[..1], None).unwrap();
         world.answers("by-hand");
         let to = world.dial("by-hand");
-        let mut held: Vec<_> = world
-            .clients()
-            .into_iter()
-            .flat_map(|(who, place)| {
-                BOTH.map(|transport| (who, transport, hold(&place, transport, &to, 44_000)))
-            })
-            .collect();
-        for (who, transport, flow) in &mut held {
-            let result = flow.ask("hello").unwrap();
-            assert_eq!(result.backend(), Some("web-0"), "{set_up}: {who} {transport}: {result:?}");
-        }
+        let mut held = held_by_all(&world, &to, 44_000);
+        all_reach(&mut held, "web-0", set_up);
         world.cluster.put_slice("by-hand", &addresses[1..], None).unwrap();
-        world
-            .cluster
-            .wait("the other endpoint to answer", Duration::from_secs(10), |_| {
-                Ok(world.clients().iter().all(|(_, place)| {
-                    BOTH.iter().all(|transport| {
-                        let summary = Probe::new(place).many(*transport, &to, 4, 1, None).unwrap();
-                        summary.failed == 0 && summary.backends.keys().eq(["web-1"])
-                    })
-                }))
-            })
-            .unwrap();
+        new_ones_reach(&world, &to, "web-1");
         for (who, transport, flow) in &mut held {
             let result = flow.ask("still there?").unwrap();
             let what = format!("{set_up}: {who} {transport}: {result:?}");
@@ -123,29 +137,11 @@ fn a_connection_to_an_endpoint_that_shuts_down_goes_on() {
         world.cluster.put_slice("by-hand", &[leaving], None).unwrap();
         world.answers("by-hand");
         let to = world.dial("by-hand");
-        let open =
-            |(who, place)| BOTH.map(|transport| (who, transport, hold(&place, transport, &to, 45_000)));
-        let mut held: Vec<_> = world.clients().into_iter().flat_map(open).collect();
-        for (who, transport, flow) in &mut held {
-            let result = flow.ask("hello").unwrap();
-            assert_eq!(result.backend(), Some("web-0"), "{set_up}: {who} {transport}: {result:?}");
-        }
+        let mut held = held_by_all(&world, &to, 45_000);
+        all_reach(&mut held, "web-0", set_up);
         world.cluster.put_endpoints("by-hand", &[(leaving, false), (staying, true)], None).unwrap();
-        world
-            .cluster
-            .wait("new connections to reach the other endpoint alone", Duration::from_secs(10), |_| {
-                Ok(world.clients().iter().all(|(_, place)| {
-                    BOTH.iter().all(|transport| {
-                        let summary = Probe::new(place).many(*transport, &to, 4, 1, None).unwrap();
-                        summary.failed == 0 && summary.backends.keys().eq(["web-1"])
-                    })
-                }))
-            })
-            .unwrap();
-        for (who, transport, flow) in &mut held {
-            let result = flow.ask("still there?").unwrap();
-            assert_eq!(result.backend(), Some("web-0"), "{set_up}: {who} {transport}: {result:?}");
-        }
+        new_ones_reach(&world, &to, "web-1");
+        all_reach(&mut held, "web-0", set_up);
     }
 }
 
