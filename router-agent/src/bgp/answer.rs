@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use router_bgp::family::Family;
 use router_bgp::message::attribute::Attributes;
+use router_bgp::message::update::Update;
 use router_bgp::rib::{Lookup, PeerId, Source};
 use router_bgp::session::Input;
 use tokio::sync::mpsc;
@@ -101,7 +102,7 @@ impl Speaker {
                     let received = path(Some(route.attributes), source, route.learned_at);
                     DestinationView { prefix: route.prefix, paths: vec![PathView { filtered, ..received }] }
                 };
-                Ok(routes.map(view).collect())
+                Ok(answered(&lookup, routes.map(view)))
             }
             Table::AdjOut(address) => {
                 let neighbour = named(running, address)?;
@@ -111,7 +112,7 @@ impl Speaker {
                     let sent = path(Some(Arc::clone(attributes)), None, Duration::ZERO);
                     DestinationView { prefix, paths: vec![sent] }
                 };
-                Ok(routes.map(view).collect())
+                Ok(answered(&lookup, routes.map(view)))
             }
         }
     }
@@ -253,6 +254,30 @@ pub(super) fn change(running: &Running, change: &router_bgp::rib::BestChange, no
         None => path(None, None, now),
     };
     PathChange { prefix: change.prefix, withdrawn: change.best.is_none(), path }
+}
+
+/// What a peer sent, for those who watch.
+pub(super) fn received(running: &Running, id: PeerId, update: &Update, now: Duration) -> Vec<PathChange> {
+    let source = source_of(running, Source::Peer(id));
+    let gone = update.withdrawn.iter().map(|prefix| (*prefix, None));
+    let come = update.announced.iter().flat_map(|it| {
+        let attributes = Arc::new(it.attributes.clone());
+        it.prefixes.iter().map(move |prefix| (*prefix, Some(Arc::clone(&attributes))))
+    });
+    let change = |(prefix, attributes): (_, Option<_>)| PathChange {
+        prefix,
+        withdrawn: attributes.is_none(),
+        path: path(attributes, source, now),
+    };
+    gone.chain(come).map(change).collect()
+}
+
+/// What was found, in the order of the prefixes; of those around an address the longest, which is the last.
+fn answered(lookup: &Lookup, found: impl Iterator<Item = DestinationView>) -> Vec<DestinationView> {
+    match lookup {
+        Lookup::LongestMatch(_) => found.last().into_iter().collect(),
+        _ => found.collect(),
+    }
 }
 
 const fn family_of(lookup: &Lookup) -> Family {

@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use router_tests::apiserver::Kind;
@@ -162,7 +163,23 @@ fn both_generations_of_gobgp_are_answered_by_the_agent() {
         assert!(chosen.contains("10.244.9.0/24") && !chosen.contains("0.0.0.0/0"), "{gobgp}: {chosen}");
         assert!(ask("policy").contains("podcidrdefinedsetexternalpeerset"), "{gobgp}");
         assert!(ask("global rib -j").contains("203.0.113.0/24"), "{gobgp}");
-        ask("neighbor 192.168.77.1 softresetin");
+        let around = ask("neighbor 192.168.77.1 adj-in 203.0.113.7");
+        assert!(around.contains("203.0.113.0/24") && !around.contains("0.0.0.0/0"), "{gobgp}: {around}");
+        let mut monitor = world.cluster.topology.node.command(gobgp);
+        let mut monitor = monitor.args(["monitor", "adj-in"]).stdout(Stdio::piped()).spawn().unwrap();
+        let seen = BufReader::new(monitor.stdout.take().unwrap()).lines();
+        // It says nothing before the first event, so the peer is asked again until it has heard one.
+        let heard = thread::spawn(move || {
+            seen.map_while(Result::ok).find(|line| line.contains("203.0.113.0/24")).unwrap_or_default()
+        });
+        wait(&world, "the monitor to hear of a route", || {
+            ask("neighbor 192.168.77.1 softresetin");
+            heard.is_finished()
+        });
+        monitor.kill().unwrap();
+        monitor.wait().unwrap();
+        let heard = heard.join().unwrap();
+        assert!(heard.contains("[ROUTE] 203.0.113.0/24 via 192.168.77.1"), "{gobgp}: {heard:?}");
         ask("neighbor 192.168.77.1 reset");
         wait(&world, "the session to come back, and its routes", || {
             ask("neighbor 192.168.77.1").contains("ESTABLISHED")

@@ -121,6 +121,10 @@ impl Speaker {
                     if let Some(fault) = update.faults.first() {
                         said = Some(vec![faulty(address, fault.text)]);
                     }
+                    if self.watchers.want(|watch| watch.adj_in) {
+                        let changes = answer::received(running, id, &update, now);
+                        self.watchers.send(|watch| watch.adj_in, &WatchEvent::Paths(changes));
+                    }
                     if let Err(exceeded) = running.rib.update(id, update, now) {
                         said = Some(vec![ended(address, &format!("it sent {exceeded}"))]);
                         if let Some(neighbour) = running.of_id(id) {
