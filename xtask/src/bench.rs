@@ -1,12 +1,10 @@
-//! `bench`: builds, and hands over to `lab bench`.
+//! `bench`: hands over to `lab bench`.
 
 use std::process::Command;
 
-use crate::run::{Outcome, cargo, must, target};
-use crate::setup;
+use crate::lab;
+use crate::run::{Outcome, must};
 
 pub(crate) fn run(install: bool, arguments: &[String]) -> Outcome {
-    setup::run(install, false)?;
-    must(cargo().args(["build", "--locked", "--quiet"]))?;
-    must(Command::new(target().join("debug/lab")).arg("bench").args(arguments))
+    must(Command::new(lab::built(install)?).arg("bench").args(arguments))
 }
