@@ -127,7 +127,7 @@ pub(super) struct Running {
     pub(super) ourselves: Ourselves,
     pub(super) rib: Rib,
     pub(super) neighbours: BTreeMap<IpAddr, Neighbour>,
-    /// How often the policies have changed: part of their names, as upstream has it.
+    /// How often the statements have changed: part of the policies' names, as upstream has it.
     serial: u32,
     listener: JoinHandle<()>,
     since: Duration,
@@ -209,13 +209,17 @@ impl Speaker {
         if running.wanted == wanted && running.serial > 0 {
             return;
         }
-        match policies::of(&wanted, running.serial + 1) {
-            Ok(policies) => {
-                running.serial += 1;
-                running.rib.set_policies(policies);
+        if running.serial > 0 && policies::differ_in_vips_alone(&running.wanted, &wanted) {
+            policies::change_vips(&mut running.rib, &running.wanted.vips, &wanted.vips);
+        } else {
+            match policies::of(&wanted, running.serial + 1) {
+                Ok(policies) => {
+                    running.serial += 1;
+                    running.rib.set_policies(policies);
+                }
+                // Every set that a statement names is made beside it.
+                Err(error) => warn!("policies stay as they are: {error}"),
             }
-            // Every set that a statement names is made beside it.
-            Err(error) => warn!("policies stay as they are: {error}"),
         }
         let before = running.wanted.neighbours.clone();
         let gone = before.iter().filter(|(address, was)| wanted.neighbours.get(address) != Some(was));
