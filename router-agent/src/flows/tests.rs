@@ -172,7 +172,8 @@ fn a_sweep_reaches_every_flow_of_a_large_map() {
             (Row::new(server_key(&half, protocol::TCP)), Row::new(half))
         })
         .collect();
-    assert!(sweeper.confirmed.put(&rows).is_empty());
+    let failures = sweeper.confirmed.put(&rows);
+    assert!(failures.is_empty(), "{} rows failed, first {:?}", failures.len(), failures.first());
     let swept = sweep(&mut sweeper);
     assert_eq!((swept.live, swept.deleted), (0, 20_000));
     assert_eq!(sweeper.confirmed.all().unwrap(), []);

@@ -9,6 +9,7 @@ use std::fs;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, RingBuf};
@@ -241,6 +242,9 @@ impl<K: aya::Pod, V: aya::Pod> Table<K, V> {
     }
 
     /// `many` writes from a place on; where it stops, `one` says of that row what is wrong with it.
+    ///
+    /// A map that allocates as it grows takes memory without waiting for it, so many writes in a row can find the
+    /// kernel's small stock empty although there is memory: a row that finds none is tried again after a pause.
     fn write(
         &mut self,
         len: usize,
@@ -248,6 +252,7 @@ impl<K: aya::Pod, V: aya::Pod> Table<K, V> {
         one: impl Fn(&mut Self, usize) -> Result<(), MapError>,
     ) -> Vec<Failure> {
         let mut failures = Vec::new();
+        let mut pauses = Pauses::default();
         let mut next = 0;
         while next < len {
             if self.batches {
@@ -259,8 +264,10 @@ impl<K: aya::Pod, V: aya::Pod> Table<K, V> {
                     }
                 }
             }
-            if let Err(error) = one(self, next) {
-                failures.push(Failure { index: next, error: self.explain(error) });
+            match one(self, next) {
+                Err(error) if code(&error) == Some(libc::ENOMEM) && pauses.pause() => continue,
+                Err(error) => failures.push(Failure { index: next, error: self.explain(error) }),
+                Ok(()) => {}
             }
             next += 1;
         }
@@ -289,16 +296,43 @@ impl<K: aya::Pod, V: aya::Pod> Table<K, V> {
     /// An error of this map, in the words of who has to act.
     fn explain(&self, error: MapError) -> anyhow::Error {
         let Self { name, capacity, .. } = self;
-        let code = match &error {
-            MapError::SyscallError(error) => error.io_error.raw_os_error(),
-            MapError::IoError(error) => error.raw_os_error(),
-            _ => None,
-        };
-        match code {
+        match code(&error) {
             Some(libc::E2BIG) => anyhow::Error::new(Full { map: name, capacity: *capacity }),
             Some(libc::ENOMEM) => anyhow::anyhow!("no memory for another row of map {name}"),
             _ => anyhow::Error::new(error).context(format!("map {name}")),
         }
+    }
+}
+
+fn code(error: &MapError) -> Option<i32> {
+    match error {
+        MapError::SyscallError(error) => error.io_error.raw_os_error(),
+        MapError::IoError(error) => error.raw_os_error(),
+        _ => None,
+    }
+}
+
+/// The pauses that one call may take for memory: 64 ms in all, however many rows find none.
+#[derive(Debug)]
+struct Pauses {
+    left: u32,
+}
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self { left: 32 }
+    }
+}
+
+impl Pauses {
+    const LENGTH: Duration = Duration::from_millis(2);
+
+    /// Pauses, unless that has been done often enough.
+    fn pause(&mut self) -> bool {
+        let Some(left) = self.left.checked_sub(1) else { return false };
+        self.left = left;
+        std::thread::sleep(Self::LENGTH);
+        true
     }
 }
 
