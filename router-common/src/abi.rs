@@ -243,8 +243,8 @@ pub mod flow_flags {
     pub const OWN_NODE: u16 = 64;
     /// The client's row has kind [`super::key_kind::DISPLACED`].
     pub const DISPLACED: u16 = 128;
-    /// The half of the translation that lies on the server's side differs in its source from the client's.
-    pub const SOURCE_NAT: u16 = 256;
+    /// The client is beyond an uplink: it dialled a node port.
+    pub const OUTSIDE_CLIENT: u16 = 256;
 }
 
 /// Bits of [`Flow::seen`].
@@ -367,7 +367,10 @@ row! {
         /// This node's address, by family.
         pub node4: [u8; 4],
         pub node6: [u8; 16],
-        pub pad: [u8; 8],
+        /// The lowest and the highest node port of any service; 0 and 0: there is none.
+        pub node_port_first: u16,
+        pub node_port_last: u16,
+        pub pad: [u8; 4],
     }
 }
 

@@ -81,6 +81,8 @@ pub trait Kernel<A: Address> {
     /// Cuts or grows the packet's tail, so that it is this long.
     #[must_use]
     fn resize(&mut self, length: u32) -> bool;
+    /// The packet's mark, ours or another's.
+    fn marked(&self) -> u32;
     /// Sets the packet's mark, for the stack's eyes.
     fn mark(&mut self, mark: u32);
     /// Declares the packet to be for the host (or namespace) that receives it, whatever its MAC was.
@@ -112,8 +114,10 @@ pub trait Kernel<A: Address> {
 
     /// Where the stack would forward a packet from `source`, in at `device`, to `destination`.
     fn route(&mut self, device: u32, source: A, destination: A, protocol: u8) -> Route;
-    /// Whether the packet, or each segment it stands for, fits the MTU of a device.
-    fn fits(&mut self, ifindex: u32) -> bool;
+    /// The MTU of a device, if the packet, or a segment it stands for, does not fit it.
+    fn too_big_for(&mut self, ifindex: u32) -> Option<u32>;
+    /// Whether a UDP socket of this host is connected to the sender of such a packet.
+    fn is_awaited(&mut self, source: A, source_port: u16, destination: A, destination_port: u16) -> bool;
     /// Takes a token of this CPU's bucket for answers that we make ourselves.
     fn may_answer(&mut self) -> bool;
     /// Adds to a row of `counters`.

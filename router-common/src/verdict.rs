@@ -38,7 +38,7 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// A pod sent with an IP source that is not its own.
+    /// A pod sent with an IP source that is not its own, or somebody outside with one of ours.
     SpoofedSource = 1, "spoofed-source";
     /// A pod announced by ARP an address or MAC that is not its own.
     SpoofedArp = 2, "spoofed-arp";
@@ -54,9 +54,9 @@ reasons! {
     NoSourcePort = 7, "no-source-port";
     /// A map was full.
     MapFull = 8, "map-full";
-    /// TTL ran out on our exit.
+    /// TTL ran out on an exit where the stack could not have told the sender.
     TtlExceeded = 9, "ttl-exceeded";
-    /// Too big for our exit, and not to be fragmented; answered.
+    /// Too big for our exit, and answers of our own were due too often.
     TooBig = 10, "too-big";
     /// The route of the exit is missing.
     NoRoute = 11, "no-route";

@@ -29,6 +29,8 @@ const PACKET_HOST: u32 = 0;
 /// `BPF_MTU_CHK_SEGS`: each segment of a packet that stands for many.
 const CHECK_SEGMENTS: u64 = 1;
 const AF_INET: u8 = 2;
+/// `BPF_F_CURRENT_NETNS`.
+const CURRENT_NAMESPACE: u64 = u64::MAX;
 const EEXIST: i32 = -17;
 /// Bytes that every hook reads by pointer: Ethernet, IPv4 without options, TCP without options.
 const WINDOW: usize = 54;
@@ -211,6 +213,12 @@ impl Kernel<V4> for Skb {
     }
 
     #[inline(always)]
+    fn marked(&self) -> u32 {
+        // SAFETY: the context outlives the program.
+        unsafe { (*self.skb).mark }
+    }
+
+    #[inline(always)]
     fn mark(&mut self, mark: u32) {
         // SAFETY: `mark` is writable in this program type.
         unsafe { (*self.skb).mark = mark };
@@ -366,10 +374,39 @@ impl Kernel<V4> for Skb {
     }
 
     #[inline(always)]
-    fn fits(&mut self, ifindex: u32) -> bool {
+    fn too_big_for(&mut self, ifindex: u32) -> Option<u32> {
         let mut mtu = 0u32;
         // SAFETY: the helper writes the MTU to our stack.
-        unsafe { generated::bpf_check_mtu(self.skb.cast(), ifindex, &raw mut mtu, 0, CHECK_SEGMENTS) == 0 }
+        let fits = unsafe {
+            generated::bpf_check_mtu(self.skb.cast(), ifindex, &raw mut mtu, 0, CHECK_SEGMENTS) == 0
+        };
+        if fits { None } else { Some(mtu) }
+    }
+
+    #[inline(always)]
+    fn is_awaited(&mut self, source: V4, source_port: u16, destination: V4, destination_port: u16) -> bool {
+        let mut tuple = [
+            u32::from_ne_bytes(source),
+            u32::from_ne_bytes(destination),
+            u32::from(source_port.to_be()) | u32::from(destination_port.to_be()) << 16,
+        ];
+        // SAFETY: the helper reads the tuple (addresses, then ports, as struct bpf_sock_tuple has them) from our stack; what
+        // it returns is released below.
+        unsafe {
+            let socket = generated::bpf_sk_lookup_udp(
+                self.skb.cast(),
+                tuple.as_mut_ptr().cast(),
+                size_of_val(&tuple) as u32,
+                CURRENT_NAMESPACE,
+                0,
+            );
+            if socket.is_null() {
+                return false;
+            }
+            let peer = (*socket).dst_port;
+            generated::bpf_sk_release(socket.cast());
+            peer != 0
+        }
     }
 
     #[inline(always)]

@@ -40,6 +40,14 @@ fn uplink_in(context: TcContext) -> i32 {
     skb.act(verdict)
 }
 
+/// What leaves for the network: egress of the same uplink.
+#[classifier]
+fn uplink_out(context: TcContext) -> i32 {
+    let mut skb = Skb::new(&context);
+    let verdict = hook::uplink::egress(&mut skb);
+    skb.act(verdict)
+}
+
 /// What was routed to a VIP: ingress of the far end of `kube-svc`.
 #[classifier]
 fn svc_in(context: TcContext) -> i32 {

@@ -16,6 +16,7 @@ mod all {
     mod lab;
     mod laws;
     mod mtu;
+    mod node_ports;
     mod packets;
     mod paths;
     mod pods;

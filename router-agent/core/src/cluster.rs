@@ -67,6 +67,8 @@ pub struct HostView {
     pub node_addresses: Vec<IpAddr>,
     /// Where its pods get their addresses from.
     pub pod_cidrs: Vec<IpNet>,
+    /// The lowest and the highest node port of any service, if there is one.
+    pub node_ports: Option<(u16, u16)>,
     /// `namespace/name` of the pod behind each veth, by the index of the host end.
     pub pod_names: BTreeMap<u32, String>,
 }
@@ -235,6 +237,7 @@ impl Cluster {
         HostView {
             vip_ranges: vip_ranges(&vips, cluster_ip_ranges, &held),
             pod_names: names.collect(),
+            node_ports: self.services.node_ports(),
             node_addresses: node.addresses,
             pod_cidrs: node.pod_cidrs,
         }
@@ -254,9 +257,12 @@ impl Cluster {
             }
             return BTreeSet::new();
         }
-        let cidrs = node.as_ref().map(|node| node.pod_cidrs.clone()).unwrap_or_default();
+        let (addresses, cidrs) =
+            node.as_ref().map(|node| (node.best_addresses(), node.pod_cidrs.clone())).unwrap_or_default();
         self.node = node;
-        self.pods.set_cidrs(cidrs, &mut self.problems)
+        let mut touched = self.services.set_nodes(addresses, &mut self.problems);
+        touched.extend(self.pods.set_cidrs(cidrs, &mut self.problems));
+        touched
     }
 
     fn absorb_link(&mut self, event: LinkEvent) -> BTreeSet<Owner> {

@@ -57,12 +57,12 @@ mod tests {
     }
 
     fn chosen(slices: &[Slice], name: &str, protocol: Protocol) -> Vec<String> {
-        let port = ServicePort { name: name.into(), protocol, port: 80 };
+        let port = ServicePort { name: name.into(), protocol, port: 80, node_port: None };
         select(slices.iter(), &port).chosen.iter().map(ToString::to_string).collect()
     }
 
     fn draining(slices: &[Slice], protocol: Protocol) -> Vec<String> {
-        let port = ServicePort { name: String::new(), protocol, port: 80 };
+        let port = ServicePort { name: String::new(), protocol, port: 80, node_port: None };
         select(slices.iter(), &port).draining.iter().map(ToString::to_string).collect()
     }
 

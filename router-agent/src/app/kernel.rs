@@ -139,6 +139,7 @@ async fn follow_host(
         names.write().unwrap_or_else(PoisonError::into_inner).clone_from(&view.pod_names);
         if let Some(IpAddr::V4(address)) = view.node_addresses.iter().find(|address| address.is_ipv4()) {
             meta.set_node(address.octets())?;
+            meta.set_node_ports(view.node_ports)?;
             let ranges: Vec<_> = view.vip_ranges.iter().copied().collect();
             let done = keeper.set_service_routes(&ranges, IpAddr::V4(*address));
             if done.is_err() && !around.node_addresses.contains(&IpAddr::V4(*address)) {

@@ -65,6 +65,9 @@ pub(crate) struct Port {
     pub(crate) protocol: Option<String>,
     #[serde(rename = "port")]
     pub(crate) number: Option<i64>,
+    /// Of a Service alone.
+    #[serde(rename = "nodePort")]
+    pub(crate) node_port: Option<i64>,
 }
 
 #[derive(Clone, Debug, Deserialize, Resource)]

@@ -161,9 +161,22 @@ fn service_ports(spec: &narrow::ServiceSpec, wrong: &mut Wrong) -> Vec<ServicePo
     }
     let read = listed.iter().filter_map(|port| {
         let (protocol, number) = port_of(port, wrong)?;
-        Some(ServicePort { name: port.name.clone().unwrap_or_default(), protocol, port: number })
+        let node_port = node_port(port, wrong);
+        Some(ServicePort { name: port.name.clone().unwrap_or_default(), protocol, port: number, node_port })
     });
     read.collect()
+}
+
+/// Its node port; one that is no port costs the rest of the Service nothing.
+fn node_port(port: &narrow::Port, wrong: &mut Wrong) -> Option<u16> {
+    let number = port.node_port.filter(|number| *number != 0)?;
+    let read = u16::try_from(number).ok();
+    if read.is_none() {
+        let name = port.name.as_deref().unwrap_or_default();
+        let text = format!("the node port of its port {name:?} is {number}");
+        wrong.add("BadNodePort", &text, "give it a number from 1 to 65535, or none");
+    }
+    read
 }
 
 /// A port without a number means all ports, which no frontend of ours does.

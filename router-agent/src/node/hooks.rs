@@ -26,6 +26,7 @@ pub(crate) fn pins(bpffs: &Path) -> Option<std::path::PathBuf> {
 const POD_IN: &str = "pod_in";
 const POD_OUT: &str = "pod_out";
 const UPLINK_IN: &str = "uplink_in";
+const UPLINK_OUT: &str = "uplink_out";
 const SERVICE_IN: &str = "svc_in";
 
 /// A program's place.
@@ -45,6 +46,7 @@ fn places(view: &View) -> BTreeMap<(u32, Hook), Place> {
     }
     for (index, name) in &view.uplinks {
         places.insert((*index, Hook::Ingress), place(UPLINK_IN, name));
+        places.insert((*index, Hook::Egress), place(UPLINK_OUT, name));
     }
     if let Some(pair) = view.service {
         places.insert((pair.far, Hook::Ingress), place(SERVICE_IN, FAR));

@@ -92,6 +92,11 @@ impl SharedMeta {
         })
     }
 
+    /// The lowest and the highest node port, if there is one: what is dialled between them is looked up.
+    pub(crate) fn set_node_ports(&self, ports: Option<(u16, u16)>) -> Result<()> {
+        self.change(|meta| (meta.node_port_first, meta.node_port_last) = ports.unwrap_or_default())
+    }
+
     /// Vouches for the tables from now on for half an hour.
     pub(crate) fn renew_lease(&self) -> Result<()> {
         let until = monotonic().context("cannot read the clock")? + LEASE;

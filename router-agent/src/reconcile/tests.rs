@@ -134,7 +134,7 @@ impl Bench {
 }
 
 fn service(vip: u8) -> Event {
-    let ports = vec![ServicePort { name: String::new(), protocol: Protocol::Tcp, port: 80 }];
+    let ports = vec![ServicePort { name: String::new(), protocol: Protocol::Tcp, port: 80, node_port: None }];
     let cluster_ips = vec![[10, 96, 0, vip].into()];
     Event::Service(Service { key: Key::new("d", format!("s{vip}")), created: 0, cluster_ips, ports })
 }

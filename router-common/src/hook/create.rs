@@ -24,6 +24,8 @@ pub enum Client {
     UnboundPod,
     /// A process of this node, by way of `kube-svc`.
     Host,
+    /// Somebody beyond an uplink, who dialled a node port.
+    Outside,
 }
 
 /// Makes a balanced flow; it is found by the packet's key then.
@@ -44,7 +46,7 @@ pub fn balance<A: Address, K: Kernel<A>>(
     flow.backend_port = choice.backend.port;
     let own_node = choice.backend.flags & backend_flags::OWN_NODE != 0;
     place(kernel, meta, node, flow, packet.header.protocol, client, own_node)?;
-    let reserved = flow.flags & (flow_flags::HOST_CLIENT | flow_flags::OWN_NODE) == flow_flags::HOST_CLIENT;
+    let reserved = shares_source(flow.flags);
     claim(kernel, meta, flow, packet.header.protocol, reserved)?;
     settle(kernel, flow, packet.header.protocol)
 }
@@ -105,6 +107,15 @@ fn blank<A: Address, K: Kernel<A>>(kernel: &K, meta: &Meta, packet: &Packet<A>) 
     }
 }
 
+/// Whether the server is shown an address that other clients are shown too, so that the port tells them apart. A
+/// process of this node has its port alone on this node.
+#[inline(always)]
+const fn shares_source(flags: u16) -> bool {
+    let host = flags & (flow_flags::HOST_CLIENT | flow_flags::OWN_NODE) == flow_flags::HOST_CLIENT;
+    let outside = flags & (flow_flags::OUTSIDE_CLIENT | flow_flags::LOCAL_POD) == flow_flags::OUTSIDE_CLIENT;
+    host || outside
+}
+
 /// Fills in where the server is, how it is reached, and which source it is shown.
 #[inline(always)]
 fn place<A: Address, K: Kernel<A>>(
@@ -120,19 +131,22 @@ fn place<A: Address, K: Kernel<A>>(
         && match client {
             Client::Pod(pod) => pod.flags & pod_flags::NO_FAST == 0,
             Client::UnboundPod => false,
-            Client::Host => true,
+            Client::Host | Client::Outside => true,
         };
     let host = matches!(client, Client::Host);
-    if let Client::Pod(pod) = client {
-        flow.client_mac = pod.mac;
-    }
-    if host {
-        flow.flags |= flow_flags::HOST_CLIENT;
-        flow.source = node;
+    let outside = matches!(client, Client::Outside);
+    match client {
+        Client::Pod(pod) => flow.client_mac = pod.mac,
+        Client::UnboundPod => {}
+        Client::Host => {
+            flow.flags |= flow_flags::HOST_CLIENT;
+            flow.source = node;
+        }
+        Client::Outside => flow.flags |= flow_flags::OUTSIDE_CLIENT,
     }
     if own_node {
         flow.flags |= flow_flags::OWN_NODE;
-        if host {
+        if host || outside {
             flow.source = A::OWN_NODE_CLIENT;
         }
         return Ok(());
@@ -151,21 +165,29 @@ fn place<A: Address, K: Kernel<A>>(
         }
         return Ok(());
     }
-    if !host && !may_be_fast {
+    if outside {
+        flow.source = node;
+    } else if !host && !may_be_fast {
         return Ok(());
     }
-    let device = if host { meta.service_near_ifindex } else { meta.bridge_ifindex };
+    let device = match client {
+        Client::Host => meta.service_near_ifindex,
+        Client::Outside => flow.edge,
+        _ => meta.bridge_ifindex,
+    };
     match kernel.route(device, flow.source, flow.backend, protocol) {
         Route::Via(ifindex)
             if kernel.device(ifindex).is_some_and(|device| device.kind == device_kind::UPLINK) =>
         {
             flow.server_ifindex = ifindex;
-            if may_be_fast {
+            // What comes in with this node's own address as its source, the stack drops: a flow from outside to another
+            // node never enters it.
+            if may_be_fast || outside {
                 flow.flags |= flow_flags::FAST;
             }
             Ok(())
         }
-        _ if host => Err(DropReason::NoRoute),
+        _ if host || outside => Err(DropReason::NoRoute),
         _ => Ok(()),
     }
 }

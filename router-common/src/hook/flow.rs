@@ -241,12 +241,14 @@ pub fn forward<K: Kernel<[u8; 4]>>(
     let ifindex = if server { flow.server_ifindex } else { flow.edge };
     let mac = if server { flow.server_mac } else { flow.client_mac };
     let routed = fast && matches!(way, Way::Peer | Way::Neighbour);
+    let outside = flow.flags & flow_flags::OUTSIDE_CLIENT != 0;
     if routed && packet.header.ttl <= 1 {
-        // As the sender made it: the stack answers with time exceeded.
-        return Verdict::Pass;
+        // As the sender made it: the stack answers with time exceeded. It would take for its own what dials a node port.
+        return if outside { Verdict::Drop(DropReason::TtlExceeded) } else { Verdict::Pass };
     }
-    if routed && way == Way::Neighbour && !kernel.fits(ifindex) {
-        way = Way::Stack;
+    if routed && way == Way::Neighbour && kernel.too_big_for(ifindex).is_some() {
+        // From a local pod to the outside the sender is told of the packet it sent.
+        way = if outside { Way::Later } else { Way::Stack };
     }
     if way != Way::Later {
         let to = if server { server_tuple(flow) } else { client_tuple(flow) };
@@ -290,8 +292,8 @@ fn way_to_server<A: Address>(flow: &Flow<A>) -> Way {
         == flow_flags::FAST | flow_flags::LOCAL_POD
     {
         Way::Peer
-    } else if flow.flags & (flow_flags::HOST_CLIENT | flow_flags::OWN_NODE)
-        == flow_flags::HOST_CLIENT | flow_flags::OWN_NODE
+    } else if flow.flags & flow_flags::OWN_NODE != 0
+        && flow.flags & (flow_flags::HOST_CLIENT | flow_flags::OUTSIDE_CLIENT) != 0
     {
         Way::Host
     } else if flow.flags & (flow_flags::FAST | flow_flags::HOST_CLIENT) != 0 {
@@ -307,6 +309,10 @@ fn way_to_client<A: Address>(flow: &Flow<A>) -> Way {
         Way::Back
     } else if flow.flags & flow_flags::HOST_CLIENT != 0 {
         Way::Host
+    } else if flow.flags & flow_flags::OUTSIDE_CLIENT != 0
+        && flow.flags & (flow_flags::FAST | flow_flags::OWN_NODE) != 0
+    {
+        Way::Neighbour
     } else if flow.flags & flow_flags::FAST != 0 {
         Way::Peer
     } else {
@@ -334,7 +340,7 @@ fn client_tuple<A: Address>(flow: &Flow<A>) -> Tuple<A> {
     }
 }
 
-/// Restores a server's packet at the client's own veth: what came by the stack ends here.
+/// Restores a server's packet at the client's edge: what came by the stack ends here.
 #[inline(never)]
 pub fn restore<K: Kernel<[u8; 4]>>(
     kernel: &mut K,

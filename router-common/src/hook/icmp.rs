@@ -3,7 +3,7 @@
 
 use crate::abi::{Address as _, Flow, FlowKey, FrontendKey, Meta, flow_flags, protocol};
 use crate::hook::flow::{Direction, direction, untranslated};
-use crate::hook::{Kind, Packet, drop_packet, is_edge, to_host};
+use crate::hook::{Kind, Packet, bounce, drop_packet, is_edge, to_host};
 use crate::kernel::{Covered, Kernel};
 use crate::nat::{Tuple, adjusted, difference, fold, translate};
 use crate::packet::{ETHERNET, Header, IPV4, Ports, Position, icmp, quoted_ipv4, tcp};
@@ -16,12 +16,14 @@ const QUOTE: usize = IPV4 + 8;
 /// TTL of what we send ourselves.
 const OWN_TTL: u8 = 64;
 
-/// An error to a pod, by the stack: its own veth is the edge where the quoted packet was translated.
+/// An error to a client, by the stack: here, at the client's edge, the quoted packet was translated. A client outside
+/// is told by whichever uplink leads to it.
 #[inline(always)]
-pub fn to_pod<K: Kernel<[u8; 4]>>(kernel: &mut K, packet: &Packet<[u8; 4]>) -> Verdict {
+pub fn at_edge<K: Kernel<[u8; 4]>>(kernel: &mut K, packet: &Packet<[u8; 4]>) -> Verdict {
     let header = &packet.header;
     let Some(error) = quoted(kernel, header) else { return Verdict::Pass };
-    if error.way != Direction::Translated || !is_edge(kernel, &error.flow) {
+    let outside = error.flow.flags & flow_flags::OUTSIDE_CLIENT != 0;
+    if error.way != Direction::Translated || !(outside || is_edge(kernel, &error.flow)) {
         return Verdict::Pass;
     }
     if rewrite(kernel, header, &error) { Verdict::Pass } else { Verdict::Drop(DropReason::RewriteFailed) }
@@ -46,14 +48,28 @@ pub fn about_flow<K: Kernel<[u8; 4]>>(kernel: &mut K, meta: &Meta, packet: &Pack
     let flow = &*error.flow;
     let fast = flow.flags & flow_flags::FAST != 0;
     let to_client = error.way == Direction::Translated;
+    let own_node = flow.flags & flow_flags::OWN_NODE != 0;
+    let outside = flow.flags & flow_flags::OUTSIDE_CLIENT != 0;
     let host = to_client && flow.flags & flow_flags::HOST_CLIENT != 0;
-    // A slow error to a client is translated at the client's own veth; one that quotes what nobody has
-    // translated says nothing about a flow.
-    if (to_client && !fast && !host) || !(to_client || error.way == Direction::Restored) {
+    // A slow error to a client is translated at the client's edge; one that quotes what nobody has translated says
+    // nothing about a flow.
+    let later = to_client && !fast && !host && !(outside && own_node);
+    if later || !(to_client || error.way == Direction::Restored) {
+        if later && outside {
+            kernel.mark(meta.mark);
+        }
         return Verdict::Pass;
     }
     if !rewrite(kernel, header, &error) {
         return Verdict::Drop(DropReason::RewriteFailed);
+    }
+    if outside && to_client {
+        kernel.mark(0);
+        return Verdict::Neighbour(flow.edge);
+    }
+    if outside && own_node && header.source == flow.client {
+        kernel.mark(0);
+        return to_host(kernel, meta);
     }
     if !fast && !host {
         kernel.mark(meta.mark);
@@ -61,7 +77,7 @@ pub fn about_flow<K: Kernel<[u8; 4]>>(kernel: &mut K, meta: &Meta, packet: &Pack
     }
     if host {
         // What comes from the VIP comes in where that is routed; what comes from a router on the way, where it does.
-        if header.source != flow.backend && flow.flags & flow_flags::OWN_NODE == 0 {
+        if header.source != flow.backend && !own_node {
             kernel.mark(meta.mark);
             return Verdict::Pass;
         }
@@ -209,9 +225,23 @@ pub fn to_vip<K: Kernel<[u8; 4]>>(kernel: &mut K, meta: &Meta, packet: &Packet<[
     to_host(kernel, meta)
 }
 
-/// Refuses what reached a VIP that does not serve it.
+/// Where a refusal goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// To a process of this node.
+    Host,
+    /// Back out of the device that the packet came in by.
+    Here,
+}
+
+/// Refuses what nobody serves where it was sent.
 #[inline(always)]
-pub fn refuse<K: Kernel<[u8; 4]>>(kernel: &mut K, meta: &Meta, packet: &Packet<[u8; 4]>) -> Verdict {
+pub fn refuse<K: Kernel<[u8; 4]>>(
+    kernel: &mut K,
+    meta: &Meta,
+    packet: &Packet<[u8; 4]>,
+    asker: Asker,
+) -> Verdict {
     let header = &packet.header;
     if !kernel.may_answer() {
         return drop_packet(kernel, packet, DropReason::RateLimited);
@@ -221,11 +251,11 @@ pub fn refuse<K: Kernel<[u8; 4]>>(kernel: &mut K, meta: &Meta, packet: &Packet<[
         return drop_packet(kernel, packet, DropReason::NoFlow);
     }
     let answered = if transport && header.protocol == protocol::TCP {
-        reset(kernel, packet)
+        reset(kernel, packet).is_some()
     } else {
-        unreachable_port(kernel, header)
+        unreachable(kernel, header, icmp::PORT_UNREACHABLE, 0).is_some()
     };
-    if answered.is_none() {
+    if !answered {
         return drop_packet(kernel, packet, DropReason::RewriteFailed);
     }
     // Counted, though the answer itself goes on.
@@ -236,7 +266,10 @@ pub fn refuse<K: Kernel<[u8; 4]>>(kernel: &mut K, meta: &Meta, packet: &Packet<[
     };
     kernel.count(reason as u32, crate::abi::Counter { packets: 1, bytes: u64::from(header.length) });
     kernel.mark(0);
-    to_host(kernel, meta)
+    match asker {
+        Asker::Host => to_host(kernel, meta),
+        Asker::Here => bounce(kernel),
+    }
 }
 
 /// Turns a TCP segment into the reset it asks for.
@@ -281,18 +314,31 @@ fn reset<K: Kernel<[u8; 4]>>(kernel: &mut K, packet: &Packet<[u8; 4]>) -> Option
     .then_some(())
 }
 
-/// Turns a packet into the ICMP error that its destination's port is unreachable.
+/// Turns a packet into the ICMP error that it would have to be fragmented to get further (RFC 1191).
+#[inline(always)]
+#[must_use]
+pub fn too_big<K: Kernel<[u8; 4]>>(kernel: &mut K, header: &Header<[u8; 4]>, mtu: u32) -> bool {
+    unreachable(kernel, header, icmp::FRAGMENTATION_NEEDED, mtu as u16).is_some()
+}
+
+/// Turns a packet into the ICMP error that its destination is unreachable.
 #[inline(never)]
-fn unreachable_port<K: Kernel<[u8; 4]>>(kernel: &mut K, header: &Header<[u8; 4]>) -> Option<()> {
+fn unreachable<K: Kernel<[u8; 4]>>(
+    kernel: &mut K,
+    header: &Header<[u8; 4]>,
+    code: u8,
+    mtu: u16,
+) -> Option<()> {
     let quote = kernel.bytes::<QUOTE>(ETHERNET)?;
     own_header(kernel, header, protocol::ICMP, (ICMP + QUOTE) as u16)?;
-    let mut sum = u32::from(u16::from_be_bytes([icmp::UNREACHABLE, icmp::PORT_UNREACHABLE]));
+    let mut sum = u32::from(u16::from_be_bytes([icmp::UNREACHABLE, code])) + u32::from(mtu);
     for pair in quote.as_chunks::<2>().0 {
         sum += u32::from(u16::from_be_bytes(*pair));
     }
     let [high, low] = (!fold(sum)).to_be_bytes();
+    let [mtu_high, mtu_low] = mtu.to_be_bytes();
     let at = ETHERNET + IPV4;
-    (kernel.set_bytes(at, [icmp::UNREACHABLE, icmp::PORT_UNREACHABLE, high, low, 0, 0, 0, 0])
+    (kernel.set_bytes(at, [icmp::UNREACHABLE, code, high, low, 0, 0, mtu_high, mtu_low])
         && kernel.set_bytes(at + ICMP, quote))
     .then_some(())
 }

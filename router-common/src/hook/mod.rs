@@ -8,6 +8,7 @@
 //! | [`pod::ingress`] | what a pod of this node sends |
 //! | [`pod::egress`] | what the stack delivers to it |
 //! | [`uplink::ingress`] | what comes in from the network |
+//! | [`uplink::egress`] | what leaves for it |
 //! | [`service::ingress`] | what was routed to a VIP: this node's own processes, and packets nobody claimed |
 
 pub mod create;
@@ -118,6 +119,18 @@ fn to_host<A: Address, K: Kernel<A>>(kernel: &mut K, meta: &Meta) -> Verdict {
         return Verdict::Drop(DropReason::RewriteFailed);
     }
     Verdict::Ingress(meta.service_near_ifindex)
+}
+
+/// Sends a packet back to where it came from.
+#[inline(always)]
+fn bounce<A: Address, K: Kernel<A>>(kernel: &mut K) -> Verdict {
+    let Some(words) = kernel.words::<3>(0) else { return Verdict::Drop(DropReason::RewriteFailed) };
+    let [[a, b, c, d], [e, f, g, h], [i, j, k, l]] = words.map(u32::to_ne_bytes);
+    if !crate::nat::address_frame(kernel, [g, h, i, j, k, l], [a, b, c, d, e, f]) {
+        return Verdict::Drop(DropReason::RewriteFailed);
+    }
+    kernel.mark(0);
+    Verdict::Out(kernel.ifindex())
 }
 
 /// Whether a flow's packets at this device are the client's.

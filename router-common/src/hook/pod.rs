@@ -212,8 +212,10 @@ enum Begun {
     Made,
     /// No service is dialled.
     Direct,
-    /// A service that refuses: routed to `kube-svc`, which does.
+    /// A VIP that refuses: routed to `kube-svc`, which does.
     Refused,
+    /// A node port that refuses, where nobody else does.
+    RefusedHere,
 }
 
 /// The first packet of a flow.
@@ -226,6 +228,7 @@ fn begin<K: Kernel<[u8; 4]>>(kernel: &mut K, meta: &'static Meta, packet: &Packe
             Verdict::Pass
         }
         Ok(Begun::Refused) => Verdict::Pass,
+        Ok(Begun::RefusedHere) => icmp::refuse(kernel, meta, packet, icmp::Asker::Here),
         Err(reason) => drop_packet(kernel, packet, reason),
     }
 }
@@ -242,7 +245,8 @@ fn first<K: Kernel<[u8; 4]>>(
     };
     let Some(frontend) = kernel.frontend(&dialled(packet)) else { return Ok(Begun::Direct) };
     if frontend.count == 0 || !packet.ports.opens(packet.header.protocol) {
-        return Ok(Begun::Refused);
+        let here = packet.header.destination == meta.node4;
+        return Ok(if here { Begun::RefusedHere } else { Begun::Refused });
     }
     balance(kernel, meta, meta.node4, &frontend, packet, client)?;
     Ok(Begun::Made)
@@ -308,7 +312,7 @@ pub fn egress<K: Kernel<[u8; 4]>>(kernel: &mut K) -> Verdict {
         Kind::Transport | Kind::Fragment => delivered(kernel, meta, &packet),
         Kind::Malformed => drop_packet(kernel, &packet, DropReason::Malformed),
         _ if !addressed_here(kernel, &packet.header) => drop_packet(kernel, &packet, DropReason::NotThisPod),
-        Kind::Orphan | Kind::Other => icmp::to_pod(kernel, &packet),
+        Kind::Orphan | Kind::Other => icmp::at_edge(kernel, &packet),
     }
 }
 

@@ -30,7 +30,7 @@ fn dialled<K: Kernel<[u8; 4]>>(kernel: &mut K, meta: &'static Meta, packet: &Pac
     let Some(found) = kernel.find(&key(packet)) else { return begin(kernel, meta, packet) };
     let flow = kernel.read(found.entry);
     match direction(&flow, packet) {
-        Direction::Reply if flow.flags & flow_flags::HOST_CLIENT != 0 => {
+        Direction::Reply if flow.flags & (flow_flags::HOST_CLIENT | flow_flags::OUTSIDE_CLIENT) != 0 => {
             note(kernel, found, &flow, packet, false);
             forward(kernel, &flow, packet, Towards::Client)
         }
@@ -109,5 +109,5 @@ fn refuse<K: Kernel<[u8; 4]>>(kernel: &mut K, meta: &'static Meta, packet: &Pack
     if kernel.frontend(&vip).is_none() {
         return drop_packet(kernel, packet, DropReason::UnknownVip);
     }
-    icmp::refuse(kernel, meta, packet)
+    icmp::refuse(kernel, meta, packet, icmp::Asker::Host)
 }

@@ -28,7 +28,7 @@ pub(super) fn costs(loaded: &mut Loaded, runs: u32) -> Result<Vec<(&'static str,
         for _ in 0..runs {
             loaded.hold(&world(sample.fast))?;
             for (hook, packet) in &sample.before {
-                loaded.run(*hook, packet)?;
+                loaded.run(*hook, packet, 0)?;
             }
             let empty = loaded.cost(sample.hook, &passing())?;
             let whole = loaded.cost(sample.hook, &sample.packet)?;

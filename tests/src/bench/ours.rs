@@ -65,7 +65,9 @@ fn tables(arm: Arm) -> Result<World> {
             port_last: 65_535,
             node4: NODE.octets(),
             node6: [0; 16],
-            pad: [0; 8],
+            node_port_first: 0,
+            node_port_last: 0,
+            pad: [0; 4],
         },
         devices: vec![
             (near, Device { kind: device_kind::SERVICE_NEAR, flags: 0 }),

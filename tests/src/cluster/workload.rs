@@ -49,6 +49,20 @@ impl Cluster {
         Ok(Backing { _servers: vec![server] })
     }
 
+    /// Serves both protocols of a Service on a node port too.
+    pub fn open_node_port(&self, service: &str, number: u16) -> Result<()> {
+        let found =
+            self.server().store().get(Kind::Service, "default", service).context("no such Service")?;
+        let mut object = Value::clone(&found);
+        let spec = object.get_mut("spec").and_then(Value::as_object_mut).context("a Service without spec")?;
+        spec.insert("type".to_owned(), json!("NodePort"));
+        for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
+            let port = port.as_object_mut().context("a port that is no object")?;
+            port.insert("nodePort".to_owned(), json!(number));
+        }
+        self.put(Kind::Service, object)
+    }
+
     /// An EndpointSlice by hand, of endpoints that are ready.
     pub fn put_slice(&self, service: &str, addresses: &[Ipv4Addr], node: Option<&str>) -> Result<()> {
         let ready: Vec<_> = addresses.iter().map(|address| (*address, true)).collect();

@@ -2,6 +2,7 @@
 
 mod answers;
 mod flows;
+mod node_ports;
 mod pods;
 mod requests;
 
@@ -9,10 +10,10 @@ use router_common::abi::{Flow, FlowKey, flow_flags, protocol};
 use router_common::hook::flow::{client_key, server_key};
 use router_common::verdict::Verdict;
 
-use super::build::Macs;
+use super::build::{Macs, with_fragment};
 use super::{
-    BRIDGE_MAC, Case, DEVICE, Hook, NEIGHBOUR, NEIGHBOUR_MAC, OTHER, POD, POD_MAC, SERVICE_MAC, V4, VIP,
-    World,
+    BRIDGE_MAC, Case, DEVICE, Hook, MARK, NEIGHBOUR, NEIGHBOUR_MAC, OTHER, POD, POD_MAC, SERVICE_MAC, V4,
+    VIP, World,
 };
 
 /// What the pod behind the device sends to its gateway.
@@ -30,12 +31,18 @@ pub fn all() -> Vec<Case> {
     cases.extend(flows::cases());
     cases.extend(pods::cases());
     cases.extend(answers::cases());
+    cases.extend(node_ports::cases());
     cases
 }
 
 /// A case without packets before it.
 fn case(name: &'static str, hook: Hook, world: World, packet: Vec<u8>, verdict: Verdict) -> Case {
-    Case { name, hook, world, before: Vec::new(), packet, verdict, out: None }
+    Case { name, hook, world, before: Vec::new(), mark: 0, packet, verdict, out: None }
+}
+
+/// As what we send ourselves.
+fn dont_fragment(packet: Vec<u8>) -> Vec<u8> {
+    with_fragment(packet, 0, 0x4000)
 }
 
 impl Case {
@@ -43,6 +50,13 @@ impl Case {
     #[must_use]
     fn out(mut self, packet: Vec<u8>) -> Self {
         self.out = Some(packet);
+        self
+    }
+
+    /// With our mark on the packet.
+    #[must_use]
+    const fn marked(mut self) -> Self {
+        self.mark = MARK;
         self
     }
 

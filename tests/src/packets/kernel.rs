@@ -115,15 +115,19 @@ impl Loaded {
     }
 
     /// Runs one packet through a hook.
-    pub fn run(&mut self, hook: Hook, packet: &[u8]) -> Result<Outcome> {
+    pub fn run(&mut self, hook: Hook, packet: &[u8], mark: u32) -> Result<Outcome> {
         let program: &mut SchedClassifier =
             self.ebpf.program_mut(hook.program()).context(hook.program())?.try_into()?;
         let mut out = vec![0; 4096];
         let mut context = vec![0; sk_buff::SIZE];
+        let mut marked = [0; sk_buff::SIZE];
+        if let Some(place) = marked.get_mut(sk_buff::MARK..sk_buff::MARK + 4) {
+            place.copy_from_slice(&mark.to_ne_bytes());
+        }
         let result = program.test_run(TestRunOptions {
             data_in: Some(packet),
             data_out: Some(&mut out),
-            ctx_in: Some(&[0; sk_buff::SIZE]),
+            ctx_in: Some(&marked),
             ctx_out: Some(&mut context),
             ..TestRunOptions::default()
         })?;
@@ -176,7 +180,7 @@ fn fill<K: Layout, V: Layout>(ebpf: &mut Ebpf, name: &str, rows: impl Iterator<I
 pub fn run(loaded: &mut Loaded, case: &Case) -> Result<Outcome> {
     loaded.hold(&case.world)?;
     for (hook, packet) in &case.before {
-        loaded.run(*hook, packet)?;
+        loaded.run(*hook, packet, 0)?;
     }
-    loaded.run(case.hook, &case.packet)
+    loaded.run(case.hook, &case.packet, case.mark)
 }

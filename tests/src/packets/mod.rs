@@ -34,6 +34,8 @@ pub const BRIDGE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 pub const SERVICE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 /// Interface of the near end of `kube-svc`.
 pub const SERVICE_NEAR: u32 = 20;
+/// The one node port.
+pub const NODE_PORT: u16 = 30_080;
 /// Bit 27.
 pub const MARK: u32 = 1 << 27;
 
@@ -43,12 +45,13 @@ pub enum Hook {
     PodIn,
     PodOut,
     UplinkIn,
+    UplinkOut,
     ServiceIn,
 }
 
 impl Hook {
     /// Each hook.
-    pub const ALL: [Self; 4] = [Self::PodIn, Self::PodOut, Self::UplinkIn, Self::ServiceIn];
+    pub const ALL: [Self; 5] = [Self::PodIn, Self::PodOut, Self::UplinkIn, Self::UplinkOut, Self::ServiceIn];
 
     /// The program's name in the object.
     pub const fn program(self) -> &'static str {
@@ -56,6 +59,7 @@ impl Hook {
             Self::PodIn => "pod_in",
             Self::PodOut => "pod_out",
             Self::UplinkIn => "uplink_in",
+            Self::UplinkOut => "uplink_out",
             Self::ServiceIn => "svc_in",
         }
     }
@@ -83,6 +87,8 @@ pub struct Case {
     pub world: World,
     /// Packets that went before, through the same maps.
     pub before: Vec<(Hook, Vec<u8>)>,
+    /// The mark that the packet comes with.
+    pub mark: u32,
     pub packet: Vec<u8>,
     pub verdict: Verdict,
     /// Bytes out; `None`: as they came in.
@@ -137,7 +143,9 @@ impl World {
                 port_last: 65_535,
                 node4: NODE,
                 node6: [0; 16],
-                pad: [0; 8],
+                node_port_first: 0,
+                node_port_last: 0,
+                pad: [0; 4],
             },
             frontends: Vec::new(),
             slots: Vec::new(),
@@ -164,11 +172,23 @@ impl World {
     /// A service of both protocols on [`VIP`] port 80 with these backends.
     #[must_use]
     pub fn service(mut self, backends: &[(V4, u16, u16)]) -> Self {
-        let vip = |port, protocol| FrontendKey { address: VIP, port, protocol, pad: 0 };
-        self.frontends.push((vip(0, 0), Frontend { service: 0, count: 0 }));
-        for (service, protocol) in [(1, protocol::TCP), (2, protocol::UDP)] {
+        let vip = FrontendKey { address: VIP, port: 0, protocol: 0, pad: 0 };
+        self.frontends.push((vip, Frontend { service: 0, count: 0 }));
+        self.serve(VIP, 80, 1, backends)
+    }
+
+    /// The same on [`NODE_PORT`] of [`NODE`].
+    #[must_use]
+    pub fn node_port(mut self, backends: &[(V4, u16, u16)]) -> Self {
+        (self.meta.node_port_first, self.meta.node_port_last) = (NODE_PORT, NODE_PORT);
+        self.serve(NODE, NODE_PORT, 3, backends)
+    }
+
+    fn serve(mut self, address: V4, port: u16, first: u32, backends: &[(V4, u16, u16)]) -> Self {
+        for (service, protocol) in [(first, protocol::TCP), (first + 1, protocol::UDP)] {
             let count = u32::try_from(backends.len()).expect("a case has few backends");
-            self.frontends.push((vip(80, protocol), Frontend { service, count }));
+            self.frontends
+                .push((FrontendKey { address, port, protocol, pad: 0 }, Frontend { service, count }));
             for (index, (address, port, flags)) in (0..).zip(backends) {
                 let id = service * 100 + index;
                 self.slots.push((SlotKey { service, index }, Slot { backend: id }));

@@ -60,13 +60,14 @@ impl Model {
     }
 
     /// Runs one packet through a hook.
-    pub fn run(&mut self, hook: Hook, packet: &[u8]) -> Outcome {
+    pub fn run(&mut self, hook: Hook, packet: &[u8], mark: u32) -> Outcome {
         self.packet = packet.to_vec();
-        self.mark = 0;
+        self.mark = mark;
         let verdict = match hook {
             Hook::PodIn => hook::pod::ingress(self),
             Hook::PodOut => hook::pod::egress(self),
             Hook::UplinkIn => hook::uplink::ingress(self),
+            Hook::UplinkOut => hook::uplink::egress(self),
             Hook::ServiceIn => hook::service::ingress(self),
         };
         if let Verdict::Drop(reason) = verdict {
@@ -80,9 +81,9 @@ impl Model {
 pub fn run(case: &Case) -> Outcome {
     let mut model = Model::new(&case.world);
     for (hook, packet) in &case.before {
-        let _ = model.run(*hook, packet);
+        let _ = model.run(*hook, packet, 0);
     }
-    model.run(case.hook, &case.packet)
+    model.run(case.hook, &case.packet, case.mark)
 }
 
 impl Kernel<V4> for Model {
@@ -147,6 +148,10 @@ impl Kernel<V4> for Model {
     fn resize(&mut self, length: u32) -> bool {
         self.packet.resize(length as usize, 0);
         true
+    }
+
+    fn marked(&self) -> u32 {
+        self.mark
     }
 
     fn mark(&mut self, mark: u32) {
@@ -228,8 +233,12 @@ impl Kernel<V4> for Model {
         Route::None
     }
 
-    fn fits(&mut self, _: u32) -> bool {
-        true
+    fn too_big_for(&mut self, _: u32) -> Option<u32> {
+        None
+    }
+
+    fn is_awaited(&mut self, _: V4, _: u16, _: V4, _: u16) -> bool {
+        false
     }
 
     fn may_answer(&mut self) -> bool {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::endpoints::{self, Endpoints};
 use crate::model::Key;
-use crate::model::service::{Frontend, Service, ServicePort, Slice};
+use crate::model::service::{Frontend, Protocol, Service, ServicePort, Slice};
 use crate::plan::Owner;
 use crate::problem::{Finder, Problem, Problems, Subject};
 
@@ -25,6 +25,8 @@ pub(super) struct Services {
     slice_service: BTreeMap<Key, Key>,
     claims: BTreeMap<Frontend, BTreeSet<Claim>>,
     vips: BTreeMap<IpAddr, BTreeSet<Key>>,
+    /// Where node ports are served: this node's address of each family.
+    nodes: Vec<IpAddr>,
 }
 
 impl Services {
@@ -47,11 +49,47 @@ impl Services {
             self.claim(&new, &mut touched, &mut concerned);
             self.by_name.insert(key, new);
         }
+        self.tell_conflicts(concerned, problems);
+        touched
+    }
+
+    /// Serves node ports at `nodes`.
+    pub(super) fn set_nodes(&mut self, nodes: Vec<IpAddr>, problems: &mut Problems) -> BTreeSet<Owner> {
+        let mut touched = BTreeSet::new();
+        if self.nodes == nodes {
+            return touched;
+        }
+        let mut concerned = BTreeSet::new();
+        let has_one = |service: &&Service| service.ports.iter().any(|port| port.node_port.is_some());
+        let services: Vec<Service> = self.by_name.values().filter(has_one).cloned().collect();
+        for service in &services {
+            self.unclaim(service, &mut touched, &mut concerned);
+        }
+        self.nodes = nodes;
+        for service in &services {
+            self.claim(service, &mut touched, &mut concerned);
+        }
+        self.tell_conflicts(concerned, problems);
+        touched
+    }
+
+    /// The lowest and the highest node port that is served.
+    pub(super) fn node_ports(&self) -> Option<(u16, u16)> {
+        let at = |address: IpAddr| {
+            let end = |port, protocol| Frontend { address, port, protocol };
+            self.claims.range(end(0, Protocol::Tcp)..=end(u16::MAX, Protocol::Udp))
+        };
+        let firsts = self.nodes.iter().filter_map(|address| at(*address).next());
+        let lasts = self.nodes.iter().filter_map(|address| at(*address).next_back());
+        let first = firsts.map(|(frontend, _)| frontend.port).min()?;
+        Some((first, lasts.map(|(frontend, _)| frontend.port).max()?))
+    }
+
+    fn tell_conflicts(&self, concerned: BTreeSet<Key>, problems: &mut Problems) {
         for service in concerned {
             let subject = Subject::Service(service.clone());
             problems.set(Finder::Cluster, &subject, self.conflicts(&service));
         }
-        touched
     }
 
     /// Sets or removes a slice.
@@ -114,7 +152,7 @@ impl Services {
             self.vips.entry(*address).or_default().insert(service.key.clone());
             touched.insert(Owner::Vip(*address));
         }
-        for (frontend, claim) in claims_of(service) {
+        for (frontend, claim) in claims_of(service, &self.nodes) {
             let claims = self.claims.entry(frontend).or_default();
             claims.insert(claim);
             concerned.extend(claims.iter().map(|claim| claim.service.clone()));
@@ -127,7 +165,7 @@ impl Services {
             remove_from(&mut self.vips, address, &service.key);
             touched.insert(Owner::Vip(*address));
         }
-        for (frontend, claim) in claims_of(service) {
+        for (frontend, claim) in claims_of(service, &self.nodes) {
             remove_from(&mut self.claims, &frontend, &claim);
             let left = self.claims.get(&frontend).into_iter().flatten();
             concerned.extend(left.map(|claim| claim.service.clone()));
@@ -137,13 +175,14 @@ impl Services {
 
     fn owners_of(&self, service: &Key) -> Vec<Owner> {
         let service = self.by_name.get(service);
-        service.into_iter().flat_map(claims_of).map(|(frontend, _)| Owner::Frontend(frontend)).collect()
+        let claims = service.into_iter().flat_map(|service| claims_of(service, &self.nodes));
+        claims.map(|(frontend, _)| Owner::Frontend(frontend)).collect()
     }
 
     /// Frontends that `service` wants and another has.
     fn conflicts(&self, service: &Key) -> Vec<Problem> {
         let Some(service) = self.by_name.get(service) else { return Vec::new() };
-        let lost = claims_of(service).filter_map(|(frontend, claim)| {
+        let lost = claims_of(service, &self.nodes).filter_map(|(frontend, claim)| {
             let winner = self.claims.get(&frontend)?.first()?;
             (*winner != claim).then(|| conflict(&frontend, &claim, winner))
         });
@@ -151,13 +190,19 @@ impl Services {
     }
 }
 
-/// The frontends that a service wants.
-fn claims_of(service: &Service) -> impl Iterator<Item = (Frontend, Claim)> + '_ {
-    service.cluster_ips.iter().flat_map(move |address| {
-        service.ports.iter().map(move |port| {
-            let frontend = Frontend { address: *address, port: port.port, protocol: port.protocol };
-            (frontend, Claim { created: service.created, service: service.key.clone(), port: port.clone() })
-        })
+/// The frontends that a service wants: each port at each `ClusterIP`, and each node port at this node's address of each
+/// family in which it has a `ClusterIP`.
+fn claims_of(service: &Service, nodes: &[IpAddr]) -> impl Iterator<Item = (Frontend, Claim)> {
+    let has_family = |node: &&IpAddr| service.cluster_ips.iter().any(|ip| ip.is_ipv4() == node.is_ipv4());
+    let served = nodes
+        .iter()
+        .filter(has_family)
+        .flat_map(|address| service.ports.iter().filter_map(|port| Some((*address, port.node_port?, port))));
+    let dialled = service.cluster_ips.iter();
+    let dialled = dialled.flat_map(|address| service.ports.iter().map(|port| (*address, port.port, port)));
+    dialled.chain(served).map(|(address, number, port)| {
+        let frontend = Frontend { address, port: number, protocol: port.protocol };
+        (frontend, Claim { created: service.created, service: service.key.clone(), port: port.clone() })
     })
 }
 

@@ -5,7 +5,7 @@ use crate::model::service::{Endpoint, Protocol, ServicePort, SlicePort};
 use crate::problem::Change;
 
 fn service(name: &str, created: i64, vip: u8, port: u16) -> Event {
-    let ports = vec![ServicePort { name: String::new(), protocol: Protocol::Tcp, port }];
+    let ports = vec![ServicePort { name: String::new(), protocol: Protocol::Tcp, port, node_port: None }];
     Event::Service(Service {
         key: Key::new("d", name),
         created,
@@ -245,4 +245,44 @@ fn the_host_routes_no_range_that_holds_its_own_address_or_its_pods() {
     let cluster = cluster([node(), service("a", 0, 1, 80), service("b", 0, 2, 80)]);
     let ranges: Vec<String> = cluster.host_view(&range).vip_ranges.iter().map(ToString::to_string).collect();
     assert_eq!(ranges, ["10.96.0.1/32", "10.96.0.2/32"]);
+}
+
+fn node_port(name: &str, created: i64, vip: u8, node_port: u16) -> Event {
+    let Event::Service(mut with) = service(name, created, vip, 80) else { unreachable!() };
+    with.ports[0].node_port = Some(node_port);
+    Event::Service(with)
+}
+
+fn addressed(last: u8) -> Event {
+    let addresses = vec![[192, 168, 77, last].into(), [172, 16, 0, last].into()];
+    Event::Node("n".into(), Node { addresses, pod_cidrs: vec![] })
+}
+
+fn at_node(last: u8, port: u16) -> Frontend {
+    Frontend { address: [192, 168, 77, last].into(), port, protocol: Protocol::Tcp }
+}
+
+#[test]
+fn a_node_port_is_served_at_the_nodes_first_address_and_moves_with_it() {
+    let mut cluster = cluster([node_port("web", 1, 1, 30_080), node_port("api", 2, 2, 30_090), addressed(2)]);
+    let holder = |cluster: &Cluster, frontend| cluster.service_of(&frontend).map(|key| key.name.clone());
+    assert_eq!(holder(&cluster, at_node(2, 30_080)).as_deref(), Some("web"));
+    assert_eq!(cluster.host_view(&[]).node_ports, Some((30_080, 30_090)));
+    assert!(!cluster.vips().any(|vip| vip == at_node(2, 0).address), "a node's address is no VIP");
+    let touched = cluster.absorb(addressed(3));
+    let both = [2, 3].map(|last| Owner::Frontend(at_node(last, 30_080)));
+    assert!(both.iter().all(|owner| touched.contains(owner)), "{touched:?}");
+    assert_eq!(holder(&cluster, at_node(2, 30_080)), None);
+    assert_eq!(holder(&cluster, at_node(3, 30_080)).as_deref(), Some("web"));
+    cluster.absorb(Event::ServiceGone(Key::new("d", "web")));
+    cluster.absorb(Event::ServiceGone(Key::new("d", "api")));
+    assert_eq!(cluster.host_view(&[]).node_ports, None);
+}
+
+#[test]
+fn a_node_port_that_an_older_service_has_is_named_and_the_rest_of_the_service_works() {
+    let cluster = cluster([addressed(2), node_port("old", 1, 1, 30_080), node_port("young", 2, 2, 30_080)]);
+    let said = "service d/young: FrontendTaken: 192.168.77.2:30080/TCP (port \"\") belongs to service d/old";
+    assert!(wrong(&cluster)[0].starts_with(said), "{:?}", wrong(&cluster));
+    assert_eq!(cluster.service_of(&frontend(2, 80)).map(|key| key.name.as_str()), Some("young"));
 }

@@ -12,3 +12,11 @@ pub struct Node {
     /// The ranges its pods get their addresses from.
     pub pod_cidrs: Vec<IpNet>,
 }
+
+impl Node {
+    /// The address to be used in each family: the first of it.
+    pub fn best_addresses(&self) -> Vec<IpAddr> {
+        let first = |v4: bool| self.addresses.iter().find(|address| address.is_ipv4() == v4).copied();
+        [first(true), first(false)].into_iter().flatten().collect()
+    }
+}

@@ -60,6 +60,8 @@ pub struct ServicePort {
     pub name: String,
     pub protocol: Protocol,
     pub port: u16,
+    /// On which it is served at each node's own address, if it is.
+    pub node_port: Option<u16>,
 }
 
 /// An `EndpointSlice`: endpoints of one service, all on the same ports.

@@ -47,13 +47,14 @@ fn clsact_puts_each_program_on_its_hook_once_and_leaves_it_there() {
             ("veth1", "ingress", POD_IN),
             ("veth1", "egress", POD_OUT),
             ("eth0", "ingress", UPLINK_IN),
+            ("eth0", "egress", UPLINK_OUT),
             (FAR, "ingress", SERVICE_IN),
         ] {
             let listing = run(&format!("tc filter show dev {device} {hook}"));
             assert_eq!(listing.matches("direct-action").count(), 1, "{listing}");
             assert!(listing.contains(program), "{listing}");
         }
-        assert_eq!(filters("eth0", "egress"), 0);
+        assert_eq!(filters(FAR, "egress"), 0);
         // Another run replaces what it finds.
         let mut next = self::attacher(Attach::Clsact, None);
         next.follow(&view(), true);
@@ -160,7 +161,7 @@ fn tcx_without_a_bpffs_says_what_to_do() {
 }
 
 #[test]
-fn pods_get_two_programs_uplinks_one_and_kube_svc_one_at_its_far_end() {
+fn pods_and_uplinks_get_two_programs_and_kube_svc_one_at_its_far_end() {
     let view = View {
         ports: BTreeMap::from([(7, Port { name: "veth7".to_owned(), peer: None, no_fast: false })]),
         uplinks: BTreeMap::from([(2, "eth0".to_owned())]),
@@ -172,6 +173,7 @@ fn pods_get_two_programs_uplinks_one_and_kube_svc_one_at_its_far_end() {
         places,
         [
             ((2, Hook::Ingress), UPLINK_IN),
+            ((2, Hook::Egress), UPLINK_OUT),
             ((4, Hook::Ingress), SERVICE_IN),
             ((7, Hook::Ingress), POD_IN),
             ((7, Hook::Egress), POD_OUT),

@@ -2,7 +2,7 @@
 
 use router_common::verdict::{DropReason, Verdict};
 
-use super::{ON_SERVICE, case};
+use super::{ON_SERVICE, case, dont_fragment};
 use crate::packets::build::{Segment, icmp, tcp, udp};
 use crate::packets::{Case, Hook, NEIGHBOUR, NODE, POD, SERVICE_NEAR, VIP, World};
 
@@ -98,9 +98,4 @@ fn to_tcp() -> Vec<Case> {
             Verdict::Drop(DropReason::NoFlow),
         ),
     ]
-}
-
-/// The builder's packets have no don't-fragment bit; ours do.
-fn dont_fragment(packet: Vec<u8>) -> Vec<u8> {
-    crate::packets::build::with_fragment(packet, 0, 0x4000)
 }

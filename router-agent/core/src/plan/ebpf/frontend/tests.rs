@@ -28,7 +28,7 @@ fn slice(hosts: Hosts) -> Event {
 }
 
 fn service() -> Event {
-    let ports = vec![ServicePort { name: String::new(), protocol: Protocol::Tcp, port: 80 }];
+    let ports = vec![ServicePort { name: String::new(), protocol: Protocol::Tcp, port: 80, node_port: None }];
     let cluster_ips = vec![[10, 96, 0, 1].into()];
     Event::Service(Service { key: Key::new("d", "s"), created: 0, cluster_ips, ports })
 }

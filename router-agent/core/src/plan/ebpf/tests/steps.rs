@@ -40,16 +40,31 @@ impl Numbered for [u8; 16] {
 /// An event of a small world, in which things collide often.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    Service { name: u8, created: i64, vips: Vec<u8>, ports: Vec<(u8, bool)> },
+    Service {
+        name: u8,
+        created: i64,
+        vips: Vec<u8>,
+        ports: Vec<(u8, bool)>,
+    },
     ServiceGone(u8),
-    Slice { name: u8, service: u8, ports: Vec<(u8, bool)>, hosts: Vec<(u8, bool)> },
+    Slice {
+        name: u8,
+        service: u8,
+        ports: Vec<(u8, bool)>,
+        hosts: Vec<(u8, bool)>,
+    },
     SliceGone(u8),
     Own(Vec<u8>),
-    Veth { ifindex: u32, hosts: Vec<u8>, no_fast: bool },
+    Veth {
+        ifindex: u32,
+        hosts: Vec<u8>,
+        no_fast: bool,
+    },
     Unbound(u32),
     Uplink(u32),
     UplinkGone(u32),
-    Range(bool),
+    /// This node's object with this address, or none.
+    Node(Option<u8>),
 }
 
 pub(super) fn ports() -> impl Strategy<Value = Vec<(u8, bool)>> {
@@ -76,12 +91,16 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         1 => (1u32..5).prop_map(Step::Unbound),
         1 => (5u32..7).prop_map(Step::Uplink),
         1 => (5u32..7).prop_map(Step::UplinkGone),
-        1 => prop::bool::weighted(0.8).prop_map(Step::Range),
+        1 => prop::option::weighted(0.8, 1u8..3).prop_map(Step::Node),
     ]
 }
 
 pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step(), 0..40)
+}
+
+pub(super) fn is_node<A: Numbered>(address: IpAddr) -> bool {
+    (1..3).any(|host| A::numbered(77, host) == address)
 }
 
 pub(super) fn protocol(udp: bool) -> Protocol {
@@ -98,6 +117,7 @@ pub(super) fn event<A: Numbered>(step: Step) -> Event {
                 name: format!("p{number}"),
                 protocol: protocol(udp),
                 port: u16::from(number % 2) + 80,
+                node_port: (number > 1).then_some(30_000 + u16::from(number % 2)),
             };
             let cluster_ips = vips.into_iter().map(|vip| A::numbered(96, vip)).collect();
             let ports = ports.into_iter().map(port).collect();
@@ -130,17 +150,17 @@ pub(super) fn event<A: Numbered>(step: Step) -> Event {
         Step::Unbound(ifindex) => Event::Link(LinkEvent::Unbound { ifindex }),
         Step::Uplink(ifindex) => Event::Link(LinkEvent::Uplink { ifindex, name: format!("eth{ifindex}") }),
         Step::UplinkGone(ifindex) => Event::Link(LinkEvent::UplinkGone { ifindex }),
-        Step::Range(true) => Event::Node(
+        Step::Node(Some(host)) => Event::Node(
             "n".into(),
-            Node { addresses: vec![], pod_cidrs: vec![A::pod_range().parse().unwrap()] },
+            Node { addresses: vec![A::numbered(77, host)], pod_cidrs: vec![A::pod_range().parse().unwrap()] },
         ),
-        Step::Range(false) => Event::NodeGone("n".into()),
+        Step::Node(None) => Event::NodeGone("n".into()),
     }
 }
 
 pub(super) fn cluster<A: Numbered>(steps: &[Step]) -> Cluster {
     let mut cluster = Cluster::new("n", []);
-    cluster.absorb(event::<A>(Step::Range(true)));
+    cluster.absorb(event::<A>(Step::Node(Some(1))));
     for step in steps {
         cluster.absorb(event::<A>(step.clone()));
     }
