@@ -258,13 +258,13 @@ fn start_routing(
     };
     let queue = Arc::new(FibQueue::default());
     let (own, own_seen) = watch::channel(None);
-    parts.spawn(gather_own(host.clone(), view_seen.clone(), own));
-    parts.spawn(speaker::run(settings, view_seen.clone(), events.clone(), asked, Arc::clone(&queue)));
-    let left = egress::run(routing.pod_egress, view_seen.clone(), events.clone());
-    spawn(parts, "keeping pods' way out", left);
     if config.services.is_none() {
         spawn(parts, "keeping the node forwarding", forwarding::keep(host.clone()));
     }
+    parts.spawn(gather_own(host, view_seen.clone(), own));
+    let way_out = egress::run(routing.pod_egress, view_seen.clone(), events.clone());
+    spawn(parts, "keeping pods' way out", way_out);
+    parts.spawn(speaker::run(settings, view_seen, events.clone(), asked, Arc::clone(&queue)));
     let kept = fib::run(queue, own_seen, routing.sync_period, events.clone());
     spawn(parts, "keeping learned routes", kept);
     for address in &routing.admin {

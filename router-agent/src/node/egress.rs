@@ -38,7 +38,7 @@ pub(crate) async fn run(
     events: mpsc::Sender<Event>,
 ) -> Result<()> {
     let changes = TableEvents::open(TABLE).context("cannot listen to nftables")?;
-    let tables = [Family::V4, Family::V6].map(|family| Table { family, written: None });
+    let tables = [Family::V4, Family::V6].map(|family| Table { family, right: None });
     let mut keeper = Keeper { enabled, view, changes, nodes: None, tables };
     keeper.learn();
     let mut attempts = 0;
@@ -108,8 +108,8 @@ impl Keeper {
 /// A table of ours.
 struct Table {
     family: Family,
-    /// What we have written, and what nft made of it.
-    written: Option<(String, String)>,
+    /// What it was when it was right last, as we write it and as nft shows that.
+    right: Option<(String, String)>,
 }
 
 impl Table {
@@ -118,21 +118,22 @@ impl Table {
         let Some(wanted) = wanted else { return self.remove() };
         let name = self.family.name();
         let found = nft::list(name, TABLE)?;
-        if found.is_some_and(|found| self.is_right(&wanted, &found)) {
+        if let Some(found) = found.filter(|found| self.is_right(&wanted, found)) {
+            self.right = Some((wanted, found));
             return Ok(());
         }
         nft::apply(&(ruleset::removal(self.family) + &wanted))?;
-        let damaged = self.written.as_ref().is_some_and(|(before, _)| *before == wanted);
+        let damaged = self.right.as_ref().is_some_and(|(before, _)| *before == wanted);
         let why = if damaged { "somebody had changed it" } else { "as the nodes are now" };
         info!("wrote the table {name} {TABLE}, by which pods leave the cluster: {why}");
-        self.written = nft::list(name, TABLE)?.map(|shown| (wanted, shown));
+        self.right = nft::list(name, TABLE)?.map(|shown| (wanted, shown));
         Ok(())
     }
 
     /// An nft that shows a table otherwise than we write it is believed, once we have written it.
     fn is_right(&self, wanted: &str, found: &str) -> bool {
         let shown = |(before, shown): &(String, String)| before == wanted && shown == found;
-        wanted.split_whitespace().eq(found.split_whitespace()) || self.written.as_ref().is_some_and(shown)
+        wanted.split_whitespace().eq(found.split_whitespace()) || self.right.as_ref().is_some_and(shown)
     }
 
     /// A family that cannot be read has no table of ours.
@@ -146,7 +147,7 @@ impl Table {
             }
             Err(error) => debug!("no table {name} {TABLE}: {error:#}"),
         }
-        self.written = None;
+        self.right = None;
         Ok(())
     }
 }

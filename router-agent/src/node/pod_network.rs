@@ -126,7 +126,7 @@ mod tests {
     fn bridge_and_file_have_the_mtu_of_the_device_with_the_node_s_address() {
         let folder = folder("pods-mtu");
         in_namespace(|| {
-            run("ip link add eth0 mtu 1450 type dummy; ip addr add 192.0.2.1/24 dev eth0");
+            run("ip link add eth0 type bridge; ip addr add 192.0.2.1/24 dev eth0");
             let cni = cni(&folder, true);
             let mut netlink = Netlink::open().unwrap();
             for mtu in ["1450", "9000"] {
@@ -145,12 +145,13 @@ mod tests {
     fn an_mtu_that_the_bridge_does_not_take_leaves_pods_with_the_bridge_s() {
         let folder = folder("pods-refused");
         in_namespace(|| {
-            // A bridge with IPv6 on it takes no less than 1280 only as a warning, and none above 65535 at all.
-            run("ip link add eth0 mtu 70000 type dummy; ip addr add 192.0.2.1/24 dev eth0");
+            // In the bridge's place a device that takes less than a bridge does.
+            run("ip tuntap add name kube-bridge mode tap");
+            run("ip link add eth0 mtu 65535 type bridge; ip addr add 192.0.2.1/24 dev eth0");
             let cni = cni(&folder, true);
             let [(_, unmade), (_, unedited)] = prepare_pods(&cni, &view(), &mut Netlink::open().unwrap());
             assert_eq!(unedited, None);
-            assert!(unmade.unwrap().text.contains("cannot set its MTU to 70000"));
+            assert!(unmade.unwrap().text.contains("cannot set its MTU to 65535"));
             let file = std::fs::read_to_string(&cni.path).unwrap();
             assert!(file.contains("\"mtu\":1500"), "{file}");
         });

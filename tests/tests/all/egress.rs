@@ -13,7 +13,7 @@ use router_tests::serve::{Listen, Transport};
 use router_tests::topology::hostile::{self, Chain};
 use router_tests::topology::{NODE, REMOTE, REMOTE_PODS, ROUTER, UPLINK};
 
-use super::world::{BOTH, World, native, plain, put_remote_node, slow};
+use super::world::{BOTH, World, hold, native, plain, put_remote_node, slow};
 
 /// A port in the pod's own hands: a NodePort, one of the agent's reserved, one that would do.
 const SOURCE_PORTS: [u16; 3] = [30_080, 50_000, 40_000];
@@ -129,7 +129,7 @@ fn what_goes_to_a_group_or_the_link_keeps_its_source() {
     router.run_with(&["nft", "-f", "-"], count).unwrap();
     router.ip("addr add 169.254.7.7/16 dev n0\n").unwrap();
     node.ip(&format!(
-        "addr add 10.244.1.250/32 dev lo\nroute add 239.0.0.0/8 dev {UPLINK}\nroute add 169.254.0.0/16 dev {UPLINK}\n"
+        "addr add 10.244.1.250/32 dev {UPLINK}\nroute add 239.0.0.0/8 dev {UPLINK}\nroute add 169.254.0.0/16 dev {UPLINK}\n"
     ))
     .unwrap();
     let place = world.cluster.node();
@@ -176,13 +176,14 @@ fn a_restart_rewrites_nothing_and_without_the_flag_the_table_goes() {
     };
     let before = rules(&world);
     let client = world.pod("client");
-    let held = super::world::hold(&client, Transport::Tcp, &format!("{ROUTER}:8080"), 50_000);
+    let mut held = hold(&client, Transport::Tcp, &format!("{ROUTER}:8080"), 41_000);
     world.cluster.terminate_agent().unwrap();
     leaves_as_the_node("without an agent", &client);
     world.cluster.start_agent().unwrap();
-    std::thread::sleep(Duration::from_secs(2));
+    let started = |_: &Cluster| Ok(world.lines("everything that is followed has listed") == 2);
+    world.cluster.wait("the next agent to know the cluster", Duration::from_secs(10), started).unwrap();
+    std::thread::sleep(Duration::from_secs(1));
     assert_eq!(rules(&world), before);
-    let mut held = held;
     assert!(held.ask("still").unwrap().ok);
     world.cluster.topology.node.run(&["nft", "delete", "table", "ip", "kube-router"]).unwrap();
     wait_for_table(&world);

@@ -113,7 +113,7 @@ pub(super) fn table(family: Family, nodes: &Nodes) -> Option<String> {
     ))
 }
 
-/// Above the NodePorts (30000-32767) and below the ports that are ours alone.
+/// Above the node ports (30000-32767) and below the ports that are ours alone.
 const PORTS: &str = "32768-49151";
 
 /// Their line in a set, if there are any: nft takes no empty one.
