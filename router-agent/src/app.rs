@@ -8,7 +8,6 @@ pub(crate) mod kernel;
 
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,10 +17,8 @@ use kube::Client;
 use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use router_core::cluster::{Cluster, Event, HostView, Kind, RoutingView};
-use router_core::cni::Wanted;
 use router_core::plan::ebpf::EbpfPlane;
 use router_core::plan::fib::Own;
-use router_core::problem::{Problem, Subject};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -32,11 +29,11 @@ use tracing::info;
 use crate::bgp::{grpc, speaker};
 use crate::cluster::lines::WholeLines;
 use crate::cluster::watch as follow;
-use crate::config::{Api, Cni, Config, Environment, Routing, Services};
+use crate::config::{Api, Config, Environment, Routing, Services};
 use crate::fib::{self, FibQueue};
 use crate::flags::Flags;
 use crate::log;
-use crate::node::cni_file;
+use crate::node::{egress, forwarding, pod_network};
 use crate::parts::{publish, spawn};
 use crate::reconcile::{self, Driver, Outlets, Progress, Reconciler, Settings};
 
@@ -46,9 +43,6 @@ const EVENTS: usize = 1_024;
 
 /// Questions to the speaker under way.
 const ASKS: usize = 16;
-
-/// How often a CNI file that could not be edited is looked at again.
-const CNI_RETRY: Duration = Duration::from_secs(10);
 
 /// All that touches the kernel.
 pub(crate) trait KernelSide: Send + 'static {
@@ -204,7 +198,7 @@ async fn run(config: Config, kernel: impl KernelSide) -> anyhow::Result<()> {
     let ready = async {
         first_lists(&config, &mut progress_seen).await?;
         match &config.cni {
-            Some(cni) => keep_cni_file(cni, host_seen, events).await,
+            Some(cni) => pod_network::keep(cni, host_seen, events).await,
             None => std::future::pending().await,
         }
     };
@@ -264,7 +258,12 @@ fn start_routing(
     };
     let queue = Arc::new(FibQueue::default());
     let (own, own_seen) = watch::channel(None);
+    if config.services.is_none() {
+        spawn(parts, "keeping the node forwarding", forwarding::keep(host.clone()));
+    }
     parts.spawn(gather_own(host, view_seen.clone(), own));
+    let way_out = egress::run(routing.pod_egress, view_seen.clone(), events.clone());
+    spawn(parts, "keeping pods' way out", way_out);
     parts.spawn(speaker::run(settings, view_seen, events.clone(), asked, Arc::clone(&queue)));
     let kept = fib::run(queue, own_seen, routing.sync_period, events.clone());
     spawn(parts, "keeping learned routes", kept);
@@ -310,64 +309,6 @@ async fn first_lists(config: &Config, progress: &mut watch::Receiver<Progress>) 
         bail!("there is no Node {:?}, as {} names this node", config.node_name, config.node_name_source);
     }
     Ok(())
-}
-
-/// Keeps the CNI file in step with the node's pod ranges. A file that is missing at start ends the run; one that
-/// cannot be edited is a Problem, and looked at again.
-async fn keep_cni_file(
-    cni: &Cni,
-    mut host: watch::Receiver<HostView>,
-    events: mpsc::Sender<Event>,
-) -> anyhow::Result<()> {
-    if !cni.path.exists() {
-        bail!("the CNI file {} does not exist (KUBE_ROUTER_CNI_CONF_FILE names it)", cni.path.display());
-    }
-    loop {
-        let view = host.borrow_and_update().clone();
-        let subject = Subject::File(cni.path.display().to_string());
-        let found = edit_cni_file(cni, &view, &subject);
-        let retry = !found.is_empty();
-        events.send(Event::Problems(subject, found)).await.context("tell of the CNI file")?;
-        tokio::select! {
-            changed = host.changed() => changed.context("learn of pod ranges")?,
-            () = tokio::time::sleep(CNI_RETRY), if retry => {}
-        }
-    }
-}
-
-fn edit_cni_file(cni: &Cni, view: &HostView, subject: &Subject) -> Vec<Problem> {
-    if view.pod_cidrs.is_empty() {
-        return Vec::new();
-    }
-    let mtu =
-        cni.auto_mtu.then(|| view.node_addresses.first().and_then(|address| mtu_of(*address))).flatten();
-    match cni_file::update(&cni.path, &Wanted { pod_cidrs: &view.pod_cidrs, mtu }) {
-        Ok(written) => {
-            if written {
-                info!("{subject}: pod ranges and MTU are the node's now");
-            }
-            Vec::new()
-        }
-        Err(error) => vec![Problem {
-            subject: subject.clone(),
-            reason: "NotEditable",
-            text: format!("{:#}", anyhow::Error::new(error)),
-            remedy: "correct or replace the file; until then new pods get addresses as it stands".to_owned(),
-        }],
-    }
-}
-
-/// The MTU of the device that has `address`.
-fn mtu_of(address: std::net::IpAddr) -> Option<u32> {
-    let has_it = |device: &nix::ifaddrs::InterfaceAddress| {
-        let socket = device.address?;
-        let v4 = socket.as_sockaddr_in().map(|socket| std::net::IpAddr::V4(socket.ip()));
-        let v6 = socket.as_sockaddr_in6().map(|socket| std::net::IpAddr::V6(socket.ip()));
-        (v4.or(v6)? == address).then_some(())
-    };
-    let device = nix::ifaddrs::getifaddrs().ok()?.find(|device| has_it(device).is_some())?;
-    let path = Path::new("/sys/class/net").join(device.interface_name).join("mtu");
-    std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 /// A client of the API server, by kubeconfig, service account, or neither and an address.

@@ -69,6 +69,8 @@ pub(crate) struct Routing {
     pub(crate) hold_time: u16,
     /// Where the admin API listens; nowhere if it is off.
     pub(crate) admin: Vec<SocketAddr>,
+    /// Give pods' packets a node's address on their way out of the cluster.
+    pub(crate) pod_egress: bool,
     /// How often learned routes are compared with the kernel.
     pub(crate) sync_period: Duration,
 }

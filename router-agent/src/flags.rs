@@ -22,6 +22,7 @@ pub(crate) struct Flags {
     pub(crate) dataplane: String,
     pub(crate) enable_cni: bool,
     pub(crate) enable_ibgp: bool,
+    pub(crate) enable_pod_egress: bool,
     pub(crate) fast_path: bool,
     pub(crate) gobgp_admin_address: String,
     pub(crate) gobgp_admin_port: u16,
@@ -57,6 +58,7 @@ impl Default for Flags {
             dataplane: "ebpf".into(),
             enable_cni: true,
             enable_ibgp: true,
+            enable_pod_egress: true,
             fast_path: true,
             gobgp_admin_address: "127.0.0.1".into(),
             gobgp_admin_port: 50_051,
@@ -168,6 +170,12 @@ const TABLE: &[Flag<Flags>] = &[
         "true",
         "Peer with every other node.",
         Store::Bool(|flags, value| flags.enable_ibgp = value),
+    ),
+    flag(
+        "enable-pod-egress",
+        "true",
+        "Give packets from pods to outside the cluster this node's address. Only with --run-router.",
+        Store::Bool(|flags, value| flags.enable_pod_egress = value),
     ),
     flag(
         "fast-path",

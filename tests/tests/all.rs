@@ -8,6 +8,7 @@ mod all {
     mod bgp_hostile;
     mod changes;
     mod corners;
+    mod egress;
     mod flows;
     mod hosts;
     mod icmp;

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use router_core::cluster::{Event, HostView};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::{error, info};
+use tracing::error;
 
 use crate::app::KernelSide;
 use crate::config::Services;
@@ -24,10 +24,9 @@ use crate::node::hooks::{self, Attacher};
 use crate::node::links::{View, Watcher};
 use crate::node::prepare::{self, RESERVED_PORTS};
 use crate::node::service_link::{Keeper, ServiceLink};
-use crate::parts::{publish, spawn};
+use crate::parts::{Care, publish, spawn};
 use crate::planes::ebpf::{EbpfDriver, Resting, SharedMeta};
 use crate::sys::bpf;
-use crate::sys::netlink::Netlink;
 
 /// How often the programs' lease is renewed.
 const RENEW: Duration = Duration::from_mins(1);
@@ -45,7 +44,6 @@ impl KernelSide for Ebpf {
         host: watch::Receiver<HostView>,
         parts: &mut JoinSet<()>,
     ) -> Result<EbpfDriver> {
-        prepare::bridge(&mut Netlink::open().context("cannot open a netlink socket")?)?;
         prepare::settings(&RESERVED_PORTS);
         let mut keeper = Keeper::open()?;
         keeper.repair()?;
@@ -160,32 +158,6 @@ async fn follow_host(
             changed = outside.changed() => changed.context("learn of devices")?,
             () = tokio::time::sleep(AUDIT) => {}
         }
-    }
-}
-
-/// Something that is done again and again: a failure is said when it is another than the last.
-struct Care {
-    cannot: &'static str,
-    failure: Option<String>,
-}
-
-impl Care {
-    const fn of(cannot: &'static str) -> Self {
-        Self { cannot, failure: None }
-    }
-
-    fn took(&mut self, outcome: Result<()>) {
-        let Self { cannot, failure } = self;
-        let found = outcome.err().map(|failure| format!("{failure:#}"));
-        if *failure == found {
-            return;
-        }
-        if let Some(found) = &found {
-            error!("{cannot}: {found}");
-        } else {
-            info!("{cannot}: no longer");
-        }
-        *failure = found;
     }
 }
 

@@ -53,10 +53,3 @@ fn a_run_gets_its_level_and_flags() {
     let flags = Flags { verbosity: "2".into(), fast_path: false, ..Flags::default() };
     assert_eq!(start("kube-router", &args), Start::Run(2, Box::new(flags)));
 }
-
-#[test]
-fn the_mtu_of_the_loopback_address_is_lo_s() {
-    let lo = std::fs::read_to_string("/sys/class/net/lo/mtu").unwrap();
-    assert_eq!(mtu_of([127, 0, 0, 1].into()), lo.trim().parse().ok());
-    assert_eq!(mtu_of([192, 0, 2, 77].into()), None);
-}

@@ -1,4 +1,4 @@
-//! The flags of BGP.
+//! The flags of BGP and of pods' way out.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -28,6 +28,7 @@ pub(super) fn resolve(flags: &Flags, wrong: &mut Vec<String>) -> Routing {
         terms,
         hold_time: hold_time(flags.bgp_holdtime, wrong),
         admin: admin(flags),
+        pod_egress: flags.enable_pod_egress,
         sync_period: positive("injected-routes-sync-period", flags.injected_routes_sync_period, wrong),
     }
 }
@@ -142,6 +143,7 @@ mod tests {
         assert!(
             routing.terms.mesh && routing.terms.advertise_pod_cidrs && !routing.terms.advertise_cluster_ips
         );
+        assert!(routing.pod_egress && !resolved(&["--enable-pod-egress=false"]).0.pod_egress);
         assert_eq!(routing.admin, ["127.0.0.1:50051".parse().unwrap()]);
     }
 

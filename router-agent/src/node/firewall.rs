@@ -12,29 +12,33 @@ use crate::sys::iptables::{Iptables, Rule};
 /// Bit that our programs set on what they translated and passed to the stack.
 pub(crate) const MARK: u32 = 1 << 27;
 
-/// The rules, in the order in which they are put at the top. `node_interfaces` are those that hold the node's
-/// addresses.
-pub(crate) fn rules(node_interfaces: &[String]) -> Vec<Rule> {
-    let forward =
-        |direction: &str, device: &str, comment: &str| rule("FORWARD", &[direction, device], comment);
-    let mark = format!("{MARK:#x}/{MARK:#x}");
+/// Rules for pods, whoever balances Services. `node_interfaces` are those that hold the node's addresses.
+fn for_pods(node_interfaces: &[String]) -> Vec<Rule> {
     let mut rules = vec![
         forward("-i", "kube-bridge", "allow outbound traffic from pods"),
         forward("-o", "kube-bridge", "allow inbound traffic to pods"),
-        forward("-i", "kube-svc", "allow traffic to service addresses from kube-svc"),
-        forward("-o", "kube-svc", "allow traffic to service addresses to kube-svc"),
     ];
     rules.extend(node_interfaces.iter().map(|device| {
         let comment = "allow outbound node port traffic on node interface with which node ip is associated";
         forward("-o", device, comment)
     }));
-    rules.push(rule(
-        "INPUT",
-        &["-m", "mark", "--mark", &mark],
-        "allow service traffic to processes of this node",
-    ));
-    rules.push(rule("INPUT", &["-i", "kube-svc"], "allow service traffic from processes of this node"));
     rules
+}
+
+/// Rules for Services that we balance.
+fn for_services() -> [Rule; 4] {
+    let mark = format!("{MARK:#x}/{MARK:#x}");
+    let marked = ["-m", "mark", "--mark", &mark];
+    [
+        forward("-i", "kube-svc", "allow traffic to service addresses from kube-svc"),
+        forward("-o", "kube-svc", "allow traffic to service addresses to kube-svc"),
+        rule("INPUT", &marked, "allow service traffic to processes of this node"),
+        rule("INPUT", &["-i", "kube-svc"], "allow service traffic from processes of this node"),
+    ]
+}
+
+fn forward(direction: &str, device: &str, comment: &str) -> Rule {
+    rule("FORWARD", &[direction, device], comment)
 }
 
 fn rule(chain: &'static str, matches: &[&str], comment: &str) -> Rule {
@@ -45,16 +49,24 @@ fn rule(chain: &'static str, matches: &[&str], comment: &str) -> Rule {
 /// Puts the rules wherever a flavour of iptables filters, and says how many were missing. A rule that cannot be put
 /// keeps back no other, and no other flavour; all that failed is returned.
 pub(crate) fn ensure(node_interfaces: &[String]) -> Result<usize> {
-    ensure_in(&Iptables::filtering(), node_interfaces)
+    ensure_in(&Iptables::filtering(), &rules(node_interfaces))
 }
 
-fn ensure_in(flavours: &[Iptables], node_interfaces: &[String]) -> Result<usize> {
-    let rules = rules(node_interfaces);
+/// The same where somebody else balances Services.
+pub(crate) fn ensure_for_pods(node_interfaces: &[String]) -> Result<usize> {
+    ensure_in(&Iptables::filtering(), &for_pods(node_interfaces))
+}
+
+fn rules(node_interfaces: &[String]) -> Vec<Rule> {
+    for_pods(node_interfaces).into_iter().chain(for_services()).collect()
+}
+
+fn ensure_in(flavours: &[Iptables], rules: &[Rule]) -> Result<usize> {
     let mut inserted = 0;
     let mut failed = Vec::new();
     for iptables in flavours {
         let before = inserted;
-        for rule in &rules {
+        for rule in rules {
             match iptables.ensure(rule) {
                 Ok(was_missing) => inserted += usize::from(was_missing),
                 Err(failure) => failed.push(format!("{failure:#}")),
@@ -110,13 +122,24 @@ mod tests {
         });
     }
 
+    #[test]
+    fn without_services_of_ours_only_what_pods_need_is_accepted() {
+        in_namespace(|| {
+            run("iptables-nft -P FORWARD DROP; iptables-nft -P INPUT DROP");
+            assert_eq!(ensure_for_pods(&uplinks()).unwrap(), 3);
+            let listing = run("iptables-nft -S");
+            assert!(listing.contains("-i kube-bridge") && listing.contains("-o eth0"), "{listing}");
+            assert!(!listing.contains("kube-svc") && !listing.contains("-A INPUT"), "{listing}");
+        });
+    }
+
     /// With a kernel that lacks a match, or with a program that is half installed, one flavour fails.
     #[test]
     fn a_flavour_that_fails_is_reported_and_keeps_the_other_not_back() {
         in_namespace(|| {
             run("iptables-nft -P FORWARD DROP");
             let flavours = [Iptables::of("/nowhere/iptables"), Iptables::of("iptables-nft")];
-            let failure = ensure_in(&flavours, &uplinks()).unwrap_err().to_string();
+            let failure = ensure_in(&flavours, &rules(&uplinks())).unwrap_err().to_string();
             assert!(failure.starts_with("cannot run /nowhere/iptables"), "{failure}");
             let listing = run("iptables-nft -S");
             assert_eq!(listing.matches("--comment").count(), 7, "{listing}");

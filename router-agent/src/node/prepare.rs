@@ -1,7 +1,7 @@
 //! The node made ready: kernel settings that forwarding needs, and the bridge.
 //!
 //! What is missing in this kernel is logged and left; `bridge-nf-call-iptables` stays as found, since the data path
-//! works with both. Absent: loading modules.
+//! works with both, and so does `rp_filter`. Absent: loading modules.
 
 use std::ops::RangeInclusive;
 
@@ -17,8 +17,16 @@ pub(crate) const RESERVED_PORTS: RangeInclusive<u16> = 49_152..=65_535;
 
 const RESERVED: &str = "net/ipv4/ip_local_reserved_ports";
 
-/// Sets what forwarding needs. Called at start and at each audit; what is right is not written.
+/// Sets what forwarding and our programs need. Called at start and at each audit; what is right is not written.
 pub(crate) fn settings(ports: &RangeInclusive<u16>) {
+    forwarding();
+    let reserved = sysctl::read(RESERVED).unwrap_or_default();
+    let merged = merge(&reserved, ports);
+    report(RESERVED, &merged, sysctl::set(RESERVED, &merged));
+}
+
+/// Sets what forwarding alone needs.
+pub(crate) fn forwarding() {
     for (name, value) in [
         ("net/ipv4/ip_forward", "1"),
         ("net/ipv4/conf/all/send_redirects", "0"),
@@ -31,9 +39,6 @@ pub(crate) fn settings(ports: &RangeInclusive<u16>) {
         }
         report(name, value, sysctl::set(name, value));
     }
-    let reserved = sysctl::read(RESERVED).unwrap_or_default();
-    let merged = merge(&reserved, ports);
-    report(RESERVED, &merged, sysctl::set(RESERVED, &merged));
 }
 
 fn report(name: &str, value: &str, outcome: std::io::Result<Option<String>>) {
@@ -44,14 +49,19 @@ fn report(name: &str, value: &str, outcome: std::io::Result<Option<String>>) {
     }
 }
 
-/// Creates `kube-bridge` if it is missing, and sets it up. Its address is the CNI plugin's to give.
-pub(crate) fn bridge(netlink: &mut Netlink) -> Result<()> {
+/// Creates `kube-bridge` if it is missing, sets it up, and gives it an MTU in bytes, if one is named. Its address is
+/// the CNI plugin's to give.
+pub(crate) fn bridge(netlink: &mut Netlink, mtu: Option<u32>) -> Result<()> {
     if netlink.link_named(BRIDGE)?.is_none() {
         netlink.add_bridge(BRIDGE).context("cannot create kube-bridge")?;
     }
     let bridge = netlink.link_named(BRIDGE)?.context("kube-bridge went away while it was set up")?;
     if !bridge.up {
         netlink.set_up(bridge.index).context("cannot set kube-bridge up")?;
+    }
+    if let Some(mtu) = mtu.filter(|mtu| *mtu != bridge.mtu) {
+        netlink.set_mtu(bridge.index, mtu).with_context(|| format!("cannot set its MTU to {mtu}"))?;
+        tracing::info!(found = bridge.mtu, now = mtu, "changed the MTU of {BRIDGE}");
     }
     Ok(())
 }
@@ -103,7 +113,7 @@ mod tests {
     fn a_fresh_namespace_forwards_sends_no_redirects_and_reserves_our_ports() {
         in_namespace(|| {
             run("echo 8080,30000-32767 > /proc/sys/net/ipv4/ip_local_reserved_ports");
-            bridge(&mut Netlink::open().unwrap()).unwrap();
+            bridge(&mut Netlink::open().unwrap(), Some(1400)).unwrap();
             settings(&RESERVED_PORTS);
             settings(&RESERVED_PORTS);
             assert_eq!(sysctl::read("net/ipv4/ip_forward").unwrap(), "1");
@@ -111,7 +121,8 @@ mod tests {
                 assert_eq!(sysctl::read(&format!("net/ipv4/conf/{device}/send_redirects")).unwrap(), "0");
             }
             assert_eq!(sysctl::read(RESERVED).unwrap(), "8080,30000-32767,49152-65535");
-            assert!(run("ip link show kube-bridge").contains("UP"));
+            let shown = run("ip link show kube-bridge");
+            assert!(shown.contains("UP") && shown.contains("mtu 1400 "), "{shown}");
         });
     }
 }

@@ -8,6 +8,7 @@ pub(crate) mod bpf;
 pub(crate) mod clock;
 pub(crate) mod iptables;
 pub(crate) mod netlink;
+pub(crate) mod nft;
 pub(crate) mod sysctl;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -1,5 +1,6 @@
 //! Route netlink: links, addresses and queueing disciplines, of this namespace and of those that have an id here;
 //! routes (`routes.rs`); and the events that say when to ask again (`events.rs`, `route_events.rs`).
+//! Beside it, word of changed nftables tables (`table_events.rs`).
 //!
 //! Requests are synchronous: the kernel answers a request before `send` returns, so there is nothing to wait for.
 //! A [`Netlink`] belongs to the namespace of the thread that opened it, wherever it is used later.
@@ -10,6 +11,7 @@ mod events;
 mod filter;
 mod route_events;
 mod routes;
+mod table_events;
 
 use std::io;
 use std::net::IpAddr;
@@ -31,6 +33,7 @@ use netlink_sys::{Socket, SocketAddr};
 pub(crate) use events::{Changes, Events};
 pub(crate) use route_events::{Notice, RouteEvents};
 pub(crate) use routes::{Route, Write};
+pub(crate) use table_events::TableEvents;
 
 /// A device.
 #[derive(Clone, Debug, PartialEq, Eq)]

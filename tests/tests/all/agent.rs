@@ -55,7 +55,7 @@ fn at_sigterm_it_ends_at_once_with_0_and_leaves_everything_in_place() {
 }
 
 #[test]
-fn without_the_service_proxy_only_the_cni_file_is_seen_to() {
+fn without_the_service_proxy_nothing_of_services_is_made() {
     let agent =
         AgentOptions { more: vec!["--run-service-proxy=false".to_owned()], ..AgentOptions::default() };
     // Starting it waits for the CNI file, and for a pod.

@@ -13,9 +13,8 @@ use router_tests::node::Node;
 use router_tests::peers::Bird;
 use router_tests::tools::gobgps;
 use router_tests::topology::{NODE, NODE_POD_CIDR, REMOTE, ROUTER};
-use serde_json::json;
 
-use super::world::World;
+use super::world::{World, put_remote_node};
 
 fn options(more: &[&str]) -> ClusterOptions {
     let more = more.iter().map(|flag| (*flag).to_owned()).collect();
@@ -84,11 +83,7 @@ fn a_router_outside_learns_pod_ranges_and_vips_and_loses_them_with_their_service
 
 /// Another node, once it has learned of this one.
 fn joined(world: &World, folder: &Path) -> Bird {
-    let node = json!({
-        "metadata": {"name": "node9"}, "spec": {"podCIDR": "10.244.9.0/24", "podCIDRs": ["10.244.9.0/24"]},
-        "status": {"addresses": [{"type": "InternalIP", "address": REMOTE.to_string()}]},
-    });
-    world.cluster.put(Kind::Node, node).unwrap();
+    put_remote_node(&world.cluster);
     let bird = other_node(&world.cluster.topology.remote, folder);
     wait(world, "the other node to learn the pod range", || {
         bird.ask("show route protocol node").unwrap().contains(NODE_POD_CIDR)

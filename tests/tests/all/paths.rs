@@ -46,6 +46,7 @@ struct Paths {
 fn start(options: ClusterOptions) -> Paths {
     let folder = tempfile::tempdir().unwrap();
     let cluster = Cluster::start(&unique_prefix("paths"), folder.path(), options, |_, _| {}).unwrap();
+    super::world::put_remote_node(&cluster);
     cluster.run_pods("client", &["client"]).unwrap();
     cluster.run_pods("web", &["web"]).unwrap();
     cluster.put_service("web", Some("web"), 8080).unwrap();

@@ -4,13 +4,14 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::process::Stdio;
 use std::time::Duration;
 
+use router_tests::apiserver::Kind;
 use router_tests::cluster::{AgentOptions, Backing, Cluster, ClusterOptions};
 use router_tests::enter::Place;
 use router_tests::node::unique_prefix;
 use router_tests::probe::{Held, Probe, ProbeCall};
 use router_tests::serve::Transport;
-use router_tests::topology::TopologyOptions;
-use serde_json::Value;
+use router_tests::topology::{self, TopologyOptions};
+use serde_json::{Value, json};
 
 pub(super) use super::paths::{native, plain, slow};
 
@@ -41,6 +42,16 @@ pub(super) struct World {
     pub(super) cluster: Cluster,
     pub(super) backing: Vec<Backing>,
     folder: tempfile::TempDir,
+}
+
+/// Makes the remote host, which plays pods, a node of the cluster.
+pub(super) fn put_remote_node(cluster: &Cluster) {
+    let range = topology::REMOTE_POD_CIDR;
+    let node = json!({
+        "metadata": {"name": "node9"}, "spec": {"podCIDR": range, "podCIDRs": [range]},
+        "status": {"addresses": [{"type": "InternalIP", "address": topology::REMOTE.to_string()}]},
+    });
+    cluster.put(Kind::Node, node).unwrap();
 }
 
 /// A flow from a port of a place that stays open.

@@ -43,7 +43,7 @@ impl Events {
     pub(crate) fn open(unheard: u8) -> io::Result<Self> {
         /// `RTNLGRP_*` of linux/rtnetlink.h: links, queueing disciplines, addresses, IPv4 routes.
         const GROUPS: [u32; 5] = [1, 4, 5, 9, 7];
-        let socket = listen(&GROUPS, true)?;
+        let socket = listen(NETLINK_ROUTE, &GROUPS, true)?;
         leave_out_routes(socket.get_ref(), unheard)?;
         Ok(Self { socket })
     }
@@ -61,11 +61,11 @@ impl Events {
     }
 }
 
-/// A socket that hears these groups, of this namespace or of every one that has an id here too.
-pub(super) fn listen(groups: &[u32], all_namespaces: bool) -> io::Result<AsyncFd<Socket>> {
+/// A socket that hears these groups of a protocol, of this namespace or of every one that has an id here too.
+pub(super) fn listen(protocol: isize, groups: &[u32], all_namespaces: bool) -> io::Result<AsyncFd<Socket>> {
     /// A burst of a hundred pods starting at once; beyond it we read everything again.
     const BUFFER: i32 = 1 << 20;
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    let mut socket = Socket::new(protocol)?;
     socket.set_rx_buf_sz(BUFFER)?;
     socket.set_listen_all_namespaces(all_namespaces)?;
     socket.bind_auto()?;

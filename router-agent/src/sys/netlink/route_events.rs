@@ -5,6 +5,7 @@ use std::io;
 
 use netlink_packet_core::NetlinkBuffer;
 use netlink_sys::Socket;
+use netlink_sys::protocols::NETLINK_ROUTE;
 use tokio::io::unix::AsyncFd;
 
 use super::events::{listen, receive};
@@ -37,9 +38,16 @@ impl RouteEvents {
     /// In the network namespace of the calling thread, which must be inside a tokio runtime. What the netlink
     /// socket with the port `own_port` causes is left out.
     pub(crate) fn open(own_port: u32) -> io::Result<Self> {
-        /// `RTNLGRP_*` of linux/rtnetlink.h: links, IPv4 addresses, IPv4 routes.
-        const GROUPS: [u32; 3] = [1, 5, 7];
-        let socket = listen(&GROUPS, false)?;
+        Self::of(&[LINKS, ADDRESSES, ROUTES], own_port)
+    }
+
+    /// The same of links and addresses alone.
+    pub(crate) fn without_routes(own_port: u32) -> io::Result<Self> {
+        Self::of(&[LINKS, ADDRESSES], own_port)
+    }
+
+    fn of(groups: &[u32], own_port: u32) -> io::Result<Self> {
+        let socket = listen(NETLINK_ROUTE, groups, false)?;
         leave_out_port(socket.get_ref(), own_port)?;
         Ok(Self { socket })
     }
@@ -77,6 +85,11 @@ impl RouteEvents {
         Ok(false)
     }
 }
+
+/// `RTNLGRP_*` of linux/rtnetlink.h; addresses and routes are those of IPv4.
+const LINKS: u32 = 1;
+const ADDRESSES: u32 = 5;
+const ROUTES: u32 = 7;
 
 /// In bytes; an event is a few hundred, or a few thousand for a device with many virtual functions.
 const BUFFER: usize = 32 << 10;
