@@ -22,6 +22,7 @@ mod all {
     mod paths;
     mod pods;
     mod spoof;
+    mod survived;
     mod vm;
     mod world;
 }

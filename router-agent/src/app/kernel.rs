@@ -26,7 +26,8 @@ use crate::node::prepare::{self, RESERVED_PORTS};
 use crate::node::service_link::{Keeper, ServiceLink};
 use crate::parts::{Care, publish, spawn};
 use crate::planes::ebpf::{EbpfDriver, Resting, SharedMeta};
-use crate::sys::bpf;
+use crate::sys::netlink::Netlink;
+use crate::sys::{attach, bpf};
 
 /// How often the programs' lease is renewed.
 const RENEW: Duration = Duration::from_mins(1);
@@ -49,7 +50,9 @@ impl KernelSide for Ebpf {
         keeper.repair()?;
 
         let pins = hooks::pins(Path::new(bpf::BPFFS));
-        let mut object = bpf::load(bpf::OBJECT, pins.as_deref())?;
+        let filters = attach::held_by_filters(&mut Netlink::open().context("cannot open a netlink socket")?)
+            .context("cannot list the filters of an agent before this one")?;
+        let mut object = bpf::load_after(&filters, bpf::OBJECT, pins.as_deref())?;
         let meta = SharedMeta::take(&mut object, services.fast_path, &RESERVED_PORTS)?;
         let resting = Resting::default();
         let driver = EbpfDriver::take(&mut object, meta.clone(), resting.clone())?;

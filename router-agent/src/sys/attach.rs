@@ -72,6 +72,11 @@ impl Target<'_> {
     }
 }
 
+/// The programs that our filters hold in this namespace, one for each filter.
+pub(crate) fn held_by_filters(netlink: &mut Netlink) -> io::Result<Vec<u32>> {
+    netlink.filter_programs(PRIORITY, u32::from(HANDLE))
+}
+
 /// Whether a tcx link can be created and pinned here, tried on a device that always stands (`lo`).
 pub(crate) fn probe_tcx(program: &mut SchedClassifier, folder: &Path) -> Result<()> {
     let pin = folder.join("probe");

@@ -20,6 +20,7 @@ use router_common::verdict::COUNTERS;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::adopt::{self, Shelter};
 use super::batch::{self, Cursor};
 
 /// The programs, compiled by `build.rs`.
@@ -111,6 +112,46 @@ pub(crate) fn load(object: &[u8], pins: Option<&Path>) -> Result<Ebpf> {
         program.load().with_context(|| format!("the kernel refused the program {name}"))?;
     }
     Ok(ebpf)
+}
+
+/// Loads every program, adopting the maps that `filters` (the programs that our filters hold) lead to, where no pins do.
+/// A failure to adopt costs what the maps held, not the start.
+pub(crate) fn load_after(filters: &[u32], object: &[u8], pins: Option<&Path>) -> Result<Ebpf> {
+    let has_pins = pins.is_some_and(|folder| SHAPES.iter().any(|shape| folder.join(shape.name).exists()));
+    if filters.is_empty() || has_pins {
+        return load(object, pins);
+    }
+    match gather(filters, pins) {
+        Ok(gathered) => {
+            tracing::info!("adopting the maps of the agent before this one");
+            load(object, Some(&gathered.folder))
+        }
+        Err(error) => {
+            tracing::warn!("cannot adopt the maps of the agent before this one, so flows begin anew: {error:#}");
+            load(object, pins)
+        }
+    }
+}
+
+/// Maps under their names, and what keeps them there.
+struct Gathered {
+    folder: PathBuf,
+    _shelter: Option<Shelter>,
+}
+
+fn gather(filters: &[u32], pins: Option<&Path>) -> Result<Gathered> {
+    let (folder, shelter) = match pins {
+        Some(folder) => {
+            fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+            (folder.to_path_buf(), None)
+        }
+        None => {
+            let shelter = Shelter::make()?;
+            (shelter.folder(), Some(shelter))
+        }
+    };
+    adopt::pin_maps(filters, |name| SHAPES.iter().any(|shape| shape.name == name), &folder)?;
+    Ok(Gathered { folder, _shelter: shelter })
 }
 
 /// Unpins everything in `folder` unless all maps are there and of our shape.

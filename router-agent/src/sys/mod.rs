@@ -2,6 +2,7 @@
 //!
 //! `unsafe` stands in these files only.
 
+pub(crate) mod adopt;
 pub(crate) mod attach;
 pub(crate) mod batch;
 pub(crate) mod bpf;

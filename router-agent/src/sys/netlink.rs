@@ -26,7 +26,7 @@ use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressSco
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
-use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
+use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
@@ -145,6 +145,26 @@ impl Netlink {
     pub(crate) fn disciplines(&mut self) -> io::Result<Vec<Discipline>> {
         let answers = self.dump(&RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default()))?;
         Ok(answers.into_iter().filter_map(discipline_of).collect())
+    }
+
+    /// The program of the filter with this priority and handle on each device that has clsact, on either side; a device
+    /// that goes meanwhile has none.
+    pub(crate) fn filter_programs(&mut self, priority: u16, handle: u32) -> io::Result<Vec<u32>> {
+        let mut programs = Vec::new();
+        for discipline in self.disciplines()?.into_iter().filter(|discipline| discipline.kind == "clsact") {
+            for minor in [TcHandle::MIN_INGRESS, TcHandle::MIN_EGRESS] {
+                let mut message = TcMessage::default();
+                message.header.index = discipline.link.cast_signed();
+                message.header.parent = TcHandle { major: u16::MAX, minor };
+                match self.dump(&RouteNetlinkMessage::GetTrafficFilter(message)) {
+                    Ok(answers) => programs
+                        .extend(answers.into_iter().filter_map(|answer| program_of(answer, priority, handle))),
+                    Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EINVAL)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(programs)
     }
 
     /// Creates a veth pair whose ends share a MAC and know no ARP; both down.
@@ -350,6 +370,20 @@ fn address_of(message: RouteNetlinkMessage) -> Option<Address> {
     let scope = message.header.scope;
     let global = !matches!(scope, AddressScope::Link | AddressScope::Host | AddressScope::Nowhere);
     Some(Address { link: message.header.index, ip, network, global })
+}
+
+fn program_of(message: RouteNetlinkMessage, priority: u16, handle: u32) -> Option<u32> {
+    let RouteNetlinkMessage::NewTrafficFilter(message) = message else { return None };
+    let is_it = message.header.info >> 16 == u32::from(priority) && u32::from(message.header.handle) == handle;
+    let mut options = message.attributes.into_iter().filter_map(|attribute| match attribute {
+        TcAttribute::Options(options) => Some(options),
+        _ => None,
+    });
+    let id = |option: &TcOption| match option {
+        TcOption::Bpf(TcFilterBpfOption::ProgId(id)) => Some(*id),
+        _ => None,
+    };
+    options.find_map(|options| options.iter().find_map(id)).filter(|_| is_it)
 }
 
 fn discipline_of(message: RouteNetlinkMessage) -> Option<Discipline> {

@@ -168,7 +168,7 @@ impl World {
     }
 
     /// Of a map that the running agent holds.
-    fn map_id(&self, map: &str) -> u64 {
+    pub(super) fn map_id(&self, map: &str) -> u64 {
         let pid = self.cluster.agent().unwrap().pid();
         let infos = std::fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap();
         let ids = infos.filter_map(|info| {
