@@ -20,6 +20,7 @@ mod all {
     mod paths;
     mod pods;
     mod spoof;
+    mod three_nodes;
     mod vm;
     mod world;
 }
