@@ -113,7 +113,7 @@ impl Cluster {
         cluster.start_agents()?;
         if cluster.options.conflist.is_none() {
             let what = "the agents to write pod ranges into the CNI files";
-            cluster.wait(what, Duration::from_secs(60), |cluster| {
+            cluster.wait(what, Duration::from_mins(1), |cluster| {
                 cluster.members.iter().try_fold(true, |all, member| Ok(all && member.has_range()?))
             })?;
             done("agents: the CNI files have pod ranges");

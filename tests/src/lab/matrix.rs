@@ -1,7 +1,7 @@
-//! The path matrix: clients of every kind dial ClusterIPs and node ports whose backends are of every kind, over TCP and
+//! The path matrix: clients of every kind dial cluster IPs and node ports whose backends are of every kind, over TCP and
 //! UDP, and for each it is said what came through, whom the backend saw, and which way the packets took.
 //!
-//! "Here" is the node that balances: the client's own for a ClusterIP, the one whose address is dialled for a node
+//! "Here" is the node that balances: the client's own for a cluster IP, the one whose address is dialled for a node
 //! port. "There" is a node in the other subnet.
 
 mod measure;
@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 pub(super) use self::table::table;
-pub use self::world::NAMESPACE;
+pub use self::world::{NAMESPACE, deploy, wait_settled};
 use super::facts::Fact;
 use super::source::Who;
 use crate::cluster::Cluster;
@@ -132,16 +132,6 @@ impl Dialled {
             Self::NodePort => "NodePort",
         }
     }
-}
-
-/// Puts clients and Services into the cluster. It is not yet waited for them.
-pub fn deploy(cluster: &Cluster) -> Result<()> {
-    world::deploy(cluster)
-}
-
-/// Waits until every node reaches every backend.
-pub fn wait_settled(cluster: &Cluster) -> Result<()> {
-    world::wait_settled(cluster)
 }
 
 /// Measures every cell, all at once.

@@ -31,7 +31,7 @@ fn router_peers(cluster: &Cluster) -> Result<Finding> {
     let said = cluster.router()?.ask("show protocols")?;
     let up = said.lines().filter(|line| line.contains("BGP") && line.contains("Established"));
     let up = up.filter_map(|line| line.split_whitespace().next()).map(str::to_owned);
-    Ok(compare("established", up.collect(), SITES.iter().map(|site| site.name.to_owned()).collect()))
+    Ok(compare("established", up, SITES.iter().map(|site| site.name.to_owned())))
 }
 
 /// By `gobgp`: a session with each other node and with the router.
@@ -41,13 +41,13 @@ fn peers(node: &Node, site: &Site) -> Result<Finding> {
     let up = up.filter_map(|line| line.split_whitespace().next()).map(str::to_owned);
     let others = others(site).map(|other| other.address);
     let wanted = others.chain([site.router]).map(|address| address.to_string());
-    Ok(compare("established", up.collect(), wanted.collect()))
+    Ok(compare("established", up, wanted))
 }
 
 /// What BIRD has put into the router's kernel: the pods of every node.
 fn router_routes(cluster: &Cluster) -> Result<Finding> {
     let wanted = SITES.iter().map(|site| format!("{} via {}", site.pod_cidr, site.address));
-    Ok(compare("learned", learned(&cluster.topology.router, "bird")?, wanted.collect()))
+    Ok(compare("learned", learned(&cluster.topology.router, "bird")?, wanted))
 }
 
 /// What the agent has put into the node's kernel: the pods of nodes in its subnet. Those of others are behind the
@@ -55,13 +55,13 @@ fn router_routes(cluster: &Cluster) -> Result<Finding> {
 fn routes(node: &Node, site: &Site) -> Result<Finding> {
     let near = others(site).filter(|other| other.router == site.router);
     let wanted = near.map(|other| format!("{} via {}", other.pod_cidr, other.address));
-    Ok(compare("learned", learned(node, "17")?, wanted.collect()))
+    Ok(compare("learned", learned(node, "17")?, wanted))
 }
 
 fn heard(node: &Node, site: &Site) -> Result<Finding> {
     let said = gobgp(node, &["neighbor", &site.router.to_string(), "adj-in"])?;
     let heard = said.split_whitespace().filter(|word| word.contains('/')).map(str::to_owned);
-    Ok(compare("heard", heard.collect(), BTreeSet::new()))
+    Ok(compare("heard", heard, []))
 }
 
 fn others(site: &Site) -> impl Iterator<Item = &'static Site> {
@@ -79,11 +79,16 @@ fn gobgp(node: &Node, words: &[&str]) -> Result<String> {
     node.run(&[&[program], words].concat())
 }
 
-fn compare(what: &str, found: BTreeSet<String>, wanted: BTreeSet<String>) -> Finding {
+fn compare(
+    what: &str,
+    found: impl IntoIterator<Item = String>,
+    wanted: impl IntoIterator<Item = String>,
+) -> Finding {
+    let [found, wanted]: [BTreeSet<String>; 2] = [found.into_iter().collect(), wanted.into_iter().collect()];
     let list = |names: &BTreeSet<String>| names.iter().cloned().collect::<Vec<_>>().join(", ");
-    let mut line = match found.is_empty() {
-        true => format!("none {what}"),
-        false => format!("{} {what}: {}", found.len(), list(&found)),
+    let mut line = match found.len() {
+        0 => format!("none {what}"),
+        count => format!("{count} {what}: {}", list(&found)),
     };
     let ok = found == wanted;
     if !ok {

@@ -66,36 +66,19 @@ fn bring_up(options: &UpOptions, interrupt: &Interrupt) -> Result<ExitCode> {
     down::clear_dead()?;
     let mut steps = Steps::new(interrupt);
     let lab = Lab::start(interrupt, &mut steps, options.manifests.as_deref())?;
-    let mut report = Report {
+    let start = Instant::now();
+    let (facts, impossible) = lab.find_out(options, interrupt)?;
+    steps.note("facts", start.elapsed());
+    let passed = facts.iter().filter(|fact| fact.ok).count();
+    let report = Report {
         id: lab.id.clone(),
         kubeconfig: lab.cluster.kubeconfig(),
-        steps: Vec::new(),
-        facts: Vec::new(),
-        impossible: Vec::new(),
-        passed: 0,
-        failed: 0,
+        steps: steps.into_done(),
+        failed: facts.len() - passed,
+        passed,
+        facts,
+        impossible,
     };
-    let start = Instant::now();
-    lab.report(interrupt, |fact| {
-        if !options.json {
-            say(&fact.to_string())?;
-        }
-        report.facts.push(fact);
-        Ok(())
-    })?;
-    interrupt.check()?;
-    let matrix = matrix::run(&lab.cluster)?;
-    let cells: Vec<Fact> = matrix.cells.iter().map(matrix::Cell::fact).collect();
-    if !options.json {
-        say(&format!("\n{}\n", matrix::table(&matrix)))?;
-        cells.iter().filter(|cell| !cell.ok).try_for_each(|cell| say(&cell.to_string()))?;
-    }
-    report.facts.extend(cells);
-    report.impossible = matrix.impossible;
-    steps.note("facts", start.elapsed());
-    report.steps = steps.into_done();
-    report.passed = report.facts.iter().filter(|fact| fact.ok).count();
-    report.failed = report.facts.len() - report.passed;
     if options.json {
         say(&serde_json::to_string_pretty(&report)?)?;
     } else {
@@ -123,7 +106,7 @@ impl Lab {
         let topology = TopologyOptions { shape: Shape::ThreeNodes, ..TopologyOptions::default() };
         let options = ClusterOptions { topology, ..ClusterOptions::default() };
         let cluster = Cluster::start(&unique_prefix("lab"), &folder.path, options, |step, took| {
-            steps.note(step, took)
+            steps.note(step, took);
         })?;
         folder.write(&LabState::of_topology(&id, &cluster.topology)?)?;
         let lab = Self { cluster, folder, id };
@@ -213,6 +196,31 @@ impl Lab {
             }
             Ok(true)
         })
+    }
+
+    /// All facts, those of the matrix last; said at once, unless JSON is wanted.
+    fn find_out(
+        &self,
+        options: &UpOptions,
+        interrupt: &Interrupt,
+    ) -> Result<(Vec<Fact>, Vec<matrix::Impossible>)> {
+        let tell = |line: &str| if options.json { Ok(()) } else { say(line) };
+        let mut facts = Vec::new();
+        self.report(interrupt, |fact| {
+            tell(&fact.to_string())?;
+            facts.push(fact);
+            Ok(())
+        })?;
+        interrupt.check()?;
+        let matrix = matrix::run(&self.cluster)?;
+        tell(&format!("\n{}\n", matrix::table(&matrix)))?;
+        for fact in matrix.cells.iter().map(matrix::Cell::fact) {
+            if !fact.ok {
+                tell(&fact.to_string())?;
+            }
+            facts.push(fact);
+        }
+        Ok((facts, matrix.impossible))
     }
 
     fn report(&self, interrupt: &Interrupt, mut tell: impl FnMut(Fact) -> Result<()>) -> Result<()> {

@@ -52,7 +52,7 @@ pub const SITES: [Site; 3] = [
 const OPEN: [(Transport, &str); 3] =
     [(Transport::Tcp, "179"), (Transport::Tcp, HOST_PORTS), (Transport::Udp, HOST_PORTS)];
 /// Ports for servers on a node's network.
-pub const HOST_PORTS: &str = "6060:6069";
+const HOST_PORTS: &str = "6060:6069";
 
 pub(super) fn open(topology: &Topology) -> Result<()> {
     for node in topology.nodes() {

@@ -73,9 +73,9 @@ impl Lab {
         said(&[&["exec", "--id", &self.report.id, host, "--"], words].concat())
     }
 
-    /// How it is to end.
-    fn verdict(&self) -> Option<i32> {
-        Some(i32::from(self.report.failed > 0))
+    /// The code it is to end with.
+    fn verdict(&self) -> i32 {
+        i32::from(self.report.failed > 0)
     }
 
     /// Sends what the terminal sends on Ctrl-C, or `kill`, and waits; the exit code.
@@ -246,7 +246,7 @@ fn ctrl_c_leaves_nothing() {
         let traces = Traces::before();
         let lab = Lab::up();
         let (pid, hosts, verdict) = (lab.child.id(), lab.state().hosts, lab.verdict());
-        assert_eq!(lab.end(signal), verdict, "{signal}");
+        assert_eq!(lab.end(signal), Some(verdict), "{signal}");
         traces.none_of_hosts(pid, &hosts);
     }
 }

@@ -30,7 +30,8 @@ pub(super) struct Target {
     pub backend: Ipv4Addr,
 }
 
-pub(super) fn deploy(cluster: &Cluster) -> Result<()> {
+/// Puts clients, backends and Services into the cluster. It is not yet waited for them.
+pub fn deploy(cluster: &Cluster) -> Result<()> {
     cluster.put(Kind::Namespace, json!({"metadata": {"name": NAMESPACE}}))?;
     for site in sites() {
         for (kind, on_host) in [("client", false), ("pod", false), ("host", true)] {
@@ -43,7 +44,8 @@ pub(super) fn deploy(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn wait_settled(cluster: &Cluster) -> Result<()> {
+/// Waits until both nodes reach every backend.
+pub fn wait_settled(cluster: &Cluster) -> Result<()> {
     cluster.wait("every backend of the matrix to answer", PATIENCE, |cluster| {
         for (node, _) in cluster.topology.nodes().zip(&SITES).filter(|(_, site)| sites().contains(site)) {
             for (kind, site) in ["pod", "host"].into_iter().flat_map(|kind| sites().map(|site| (kind, site)))
