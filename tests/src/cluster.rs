@@ -1,10 +1,12 @@
-//! A whole cluster of one node: an API server, the node with its network, a kubelet, and the agent, started in that
-//! order and taken down in reverse. The lab shows it, the path tests send through it.
+//! A whole cluster: an API server, nodes with their network, and on each node a kubelet and the agent, started in that
+//! order and taken down in reverse. The lab shows one of three nodes; the path tests send through one of a single node,
+//! and where words here say "the node" they mean the first.
 //!
-//! The API server listens where the node's router is, so that the node reaches it as it would a real one, and on
-//! loopback for us.
+//! The API server listens where the nodes' router is, so that they reach it as they would a real one, and on loopback
+//! for us.
 
 mod agent;
+mod member;
 mod workload;
 
 use std::fs;
@@ -20,22 +22,22 @@ use serde_json::json;
 use tokio::runtime::Runtime;
 
 pub use self::agent::{Agent, AgentOptions};
+use self::member::Member;
+pub use self::member::log_file;
 pub use self::workload::Backing;
 
 use crate::apiserver::{ApiServer, Identity, Kind, Options};
 use crate::enter::Place;
-use crate::kubelet::{self, Kubelet};
 use crate::patience::patient;
+use crate::peers::Bird;
 use crate::sandbox::CONFLIST;
-use crate::topology::{self, Topology, TopologyOptions};
+use crate::topology::three::SITES;
+use crate::topology::{self, Shape, Topology, TopologyOptions};
 
 /// The node's name.
 pub const NODE_NAME: &str = "node1";
 /// Where the conflist is, on the node.
 pub const CONFLIST_PATH: &str = "/etc/cni/net.d/10-kuberouter.conflist";
-/// Where the agent's kubeconfig and token are, on the node.
-const KUBECONFIG_PATH: &str = "/run/kube-router/kubeconfig";
-const TOKEN_PATH: &str = "/run/kube-router/token";
 /// The API server's port on the router's address.
 const API_PORT: u16 = 6443;
 /// The manifest whose `ClusterRole` the agent's token is held to.
@@ -55,8 +57,8 @@ pub struct ClusterOptions {
 /// A running cluster.
 pub struct Cluster {
     // In the order in which they go.
-    agent: Option<Agent>,
-    kubelet: Option<Kubelet>,
+    members: Vec<Member>,
+    router: Option<Bird>,
     runtime: Runtime,
     server: ApiServer,
     pub topology: Topology,
@@ -79,7 +81,10 @@ impl Cluster {
             since = Instant::now();
         };
         let topology = Topology::start(prefix, options.topology)?;
-        done("hosts: a node, its router, a remote host");
+        done(match options.topology.shape {
+            Shape::OneNode => "hosts: a node, its router, a remote host",
+            Shape::ThreeNodes => "hosts: three nodes in two subnets, their router, a client outside",
+        });
         let api = SocketAddr::new(IpAddr::V4(topology::ROUTER), API_PORT);
         let server = ApiServer::start(Options {
             names: vec![api.ip().to_string()],
@@ -93,27 +98,25 @@ impl Cluster {
         let admin = folder.join("kubeconfig");
         fs::write(&admin, server.kubeconfig(Identity::Admin, &server.url()))?;
         done("API server");
-        let runtime = Runtime::new().context("no runtime for the kubelet")?;
-        let mut cluster = Self {
-            agent: None,
-            kubelet: None,
-            runtime,
-            server,
-            topology,
-            options,
-            folder: folder.to_owned(),
-        };
-        cluster.equip_node(api)?;
-        cluster.start_kubelet(&admin)?;
-        done("kubelet: the node is registered");
-        cluster.start_agent()?;
+        let runtime = Runtime::new().context("no runtime for the kubelets")?;
+        let members =
+            topology.nodes().zip(&SITES).map(|(host, site)| Member::new(host, site, folder)).collect();
+        let folder = folder.to_owned();
+        let mut cluster = Self { members, router: None, runtime, server, topology, options, folder };
+        if cluster.options.topology.shape == Shape::ThreeNodes {
+            cluster.router = Some(Bird::top_of_rack(&cluster.topology.router, &cluster.folder)?);
+            done("BIRD on the router");
+        }
+        cluster.equip_nodes(api)?;
+        cluster.start_kubelets(&admin)?;
+        done("kubelets: the nodes are registered");
+        cluster.start_agents()?;
         if cluster.options.conflist.is_none() {
-            cluster.wait(
-                "the agent to write the pod range into the CNI file",
-                Duration::from_secs(20),
-                |cluster| Ok(crate::sandbox::has_range(&cluster.topology.node.run(&["cat", CONFLIST_PATH])?)),
-            )?;
-            done("agent: the CNI file has a pod range");
+            let what = "the agents to write pod ranges into the CNI files";
+            cluster.wait(what, Duration::from_mins(1), |cluster| {
+                cluster.members.iter().try_fold(true, |all, member| Ok(all && member.has_range()?))
+            })?;
+            done("agents: the CNI files have pod ranges");
         }
         Ok(cluster)
     }
@@ -129,8 +132,13 @@ impl Cluster {
     }
 
     /// The agent, while it runs.
-    pub const fn agent(&self) -> Option<&Agent> {
-        self.agent.as_ref()
+    pub fn agent(&self) -> Option<&Agent> {
+        self.members.first()?.agent.as_ref()
+    }
+
+    /// BIRD on the router of three nodes.
+    pub fn router(&self) -> Result<&Bird> {
+        self.router.as_ref().context("the router of one node speaks no BGP")
     }
 
     /// The node, as a place.
@@ -145,27 +153,28 @@ impl Cluster {
 
     /// The same in any namespace.
     pub fn pod_in(&self, namespace: &str, name: &str) -> Result<Place> {
-        self.kubelet
-            .as_ref()
-            .and_then(|kubelet| kubelet.pod(namespace, name))
+        self.members
+            .iter()
+            .find_map(|member| member.kubelet.as_ref()?.pod(namespace, name))
             .with_context(|| format!("pod {namespace}/{name} does not run"))
     }
 
     /// Runs the agent, again if it has been stopped.
     pub fn start_agent(&mut self) -> Result<()> {
-        let log = self.folder.join("agent.log");
-        self.agent = Some(Agent::start(&self.topology.node, &self.options.agent, KUBECONFIG_PATH, &log)?);
-        Ok(())
+        let member = self.members.first_mut().context("there is no node")?;
+        member.start_agent(&self.options)
     }
 
-    /// Replaces the agent's token: at the server, which no longer takes the old one, and in the file.
+    /// Replaces the agents' token: at the server, which no longer takes the old one, and in their files.
     pub fn renew_token(&self) -> Result<()> {
-        self.topology.node.write(TOKEN_PATH, &self.server.renew_agent_token())
+        let token = self.server.renew_agent_token();
+        self.members.iter().try_for_each(|member| member.write_token(&token))
     }
 
     /// Ends the agent as SIGTERM does; how it ended, and how long that took.
     pub fn terminate_agent(&mut self) -> Result<(ExitStatus, Duration)> {
-        let mut agent = self.agent.take().context("no agent runs")?;
+        let member = self.members.first_mut().context("there is no node")?;
+        let mut agent = member.agent.take().context("no agent runs")?;
         let start = Instant::now();
         agent.terminate()?;
         loop {
@@ -181,7 +190,9 @@ impl Cluster {
 
     /// Ends the agent as SIGKILL does.
     pub fn kill_agent(&mut self) {
-        self.agent = None;
+        if let Some(member) = self.members.first_mut() {
+            member.agent = None;
+        }
     }
 
     /// Replaces what the agent is told to do; it has to be started again.
@@ -206,46 +217,47 @@ impl Cluster {
         }
     }
 
-    /// The end of what the agent logged.
+    /// The end of what the agents logged.
     pub fn agent_log(&self) -> String {
-        let text = fs::read_to_string(self.folder.join("agent.log")).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        lines.get(lines.len().saturating_sub(40)..).unwrap_or_default().join("\n")
+        let ends = self.members.iter().map(|member| {
+            let text = fs::read_to_string(&member.log).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            lines.get(lines.len().saturating_sub(40)..).unwrap_or_default().join("\n")
+        });
+        ends.collect::<Vec<_>>().join("\n\n")
     }
 
-    fn equip_node(&self, api: SocketAddr) -> Result<()> {
-        let node = &self.topology.node;
-        node.run(&["mkdir", "-p", "/run/kube-router"])?;
-        node.write(TOKEN_PATH, &self.server.token(Identity::Agent))?;
-        let kubeconfig =
-            self.server.kubeconfig_with_token_file(Path::new(TOKEN_PATH), &format!("https://{api}"));
-        node.write(KUBECONFIG_PATH, &kubeconfig)?;
-        node.write(CONFLIST_PATH, self.options.conflist.as_deref().unwrap_or(CONFLIST))
+    fn equip_nodes(&self, api: SocketAddr) -> Result<()> {
+        let token = self.server.token(Identity::Agent);
+        let url = format!("https://{api}");
+        let kubeconfig = self.server.kubeconfig_with_token_file(member::token_path(), &url);
+        let conflist = self.options.conflist.as_deref().unwrap_or(CONFLIST);
+        self.members.iter().try_for_each(|member| member.equip(&token, &kubeconfig, conflist))
     }
 
-    fn start_kubelet(&mut self, kubeconfig: &Path) -> Result<()> {
-        let place = self.node();
+    fn start_kubelets(&mut self, kubeconfig: &Path) -> Result<()> {
         let config = Kubeconfig::read_from(kubeconfig)?;
-        let kubelet = self.runtime.block_on(async {
+        self.runtime.block_on(async {
             let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
-            let options = kubelet::Options {
-                node_name: NODE_NAME.to_owned(),
-                node_ip: topology::NODE.to_string(),
-                conflist_path: CONFLIST_PATH.to_owned(),
-                pod_cidr: Some(topology::NODE_POD_CIDR.to_owned()),
-            };
-            anyhow::Ok(Kubelet::start(Client::try_from(config)?, place, options))
+            let client = Client::try_from(config)?;
+            self.members.iter_mut().for_each(|member| member.start_kubelet(client.clone()));
+            anyhow::Ok(())
         })?;
-        self.kubelet = Some(kubelet);
-        self.wait("the kubelet to register its node", Duration::from_secs(10), |cluster| {
-            Ok(cluster.server.store().get(Kind::Node, "", NODE_NAME).is_some())
+        self.wait("the kubelets to register their nodes", Duration::from_secs(10), |cluster| {
+            let store = cluster.server.store();
+            let mut members = cluster.members.iter();
+            Ok(members.all(|member| store.get(Kind::Node, "", member.site.name).is_some()))
         })
+    }
+
+    fn start_agents(&mut self) -> Result<()> {
+        self.members.iter_mut().try_for_each(|member| member.start_agent(&self.options))
     }
 
     /// With `tx off` also on what has come since the start, if the topology is so.
     pub fn settle_offload(&self) -> Result<()> {
         if self.options.topology.offload == topology::Offload::Off {
-            self.topology.offload_off(&self.topology.node)?;
+            self.topology.nodes().try_for_each(|node| self.topology.offload_off(node))?;
         }
         Ok(())
     }
@@ -281,8 +293,10 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        self.agent = None;
+        for member in &mut self.members {
+            member.agent = None;
+        }
         let _inside = self.runtime.enter();
-        self.kubelet = None;
+        self.members.clear();
     }
 }

@@ -1,9 +1,10 @@
 //! BGP speakers of other makes, to be the agent's neighbours.
 
 pub mod scripted;
+pub mod top_of_rack;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 
@@ -12,45 +13,43 @@ use anyhow::{Context as _, Result};
 use crate::node::Node;
 use crate::tools;
 
+/// Where it keeps its configuration and listens for `birdc`: the programs' own defaults, on the host's own `/run`.
+const CONFIGURATION: &str = "/run/bird/bird.conf";
+const CONTROL: &str = "/run/bird/bird.ctl";
+
 /// BIRD on a host; it ends with this.
 #[derive(Debug)]
 pub struct Bird {
     host: Arc<Node>,
     program: tools::Bird,
     process: Child,
-    control: PathBuf,
 }
 
 impl Bird {
-    /// Starts it with a configuration, of which the router id comes first. `folder` is for its files.
-    pub fn start(host: &Arc<Node>, folder: &std::path::Path, configuration: &str) -> Result<Self> {
+    /// Starts it with a configuration, of which the router id comes first. `folder` is for its log.
+    pub fn start(host: &Arc<Node>, folder: &Path, configuration: &str) -> Result<Self> {
         let program = tools::bird()?;
-        let file = folder.join(format!("bird-{}.conf", host.name));
-        let control = folder.join(format!("bird-{}.ctl", host.name));
-        fs::write(&file, configuration).context("cannot write bird's configuration")?;
-        let log = fs::File::options().create(true).append(true).open(file.with_extension("log"))?;
+        host.run(&["mkdir", "-p", "/run/bird"])?;
+        host.write(CONFIGURATION, configuration).context("cannot write bird's configuration")?;
+        let log = folder.join(format!("bird-{}.log", host.name));
+        let log = fs::File::options().create(true).append(true).open(log)?;
         let process = host
             .command(&program.bird)
             .env("LD_LIBRARY_PATH", &program.libraries)
-            .arg("-f")
-            .arg("-c")
-            .arg(&file)
-            .arg("-s")
-            .arg(&control)
+            .args(["-f", "-c", CONFIGURATION, "-s", CONTROL])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
             .context("cannot run bird")?;
-        Ok(Self { host: Arc::clone(host), program, process, control })
+        Ok(Self { host: Arc::clone(host), program, process })
     }
 
     /// What `birdc` answers.
     pub fn ask(&self, words: &str) -> Result<String> {
         let mut command = self.host.command(&self.program.birdc);
-        command.env("LD_LIBRARY_PATH", &self.program.libraries).arg("-s").arg(&self.control);
-        let answer = command.args(words.split_whitespace()).output().context("cannot run birdc")?;
-        Ok(String::from_utf8_lossy(&answer.stdout).into_owned())
+        let answer = command.args(["-s", CONTROL]).args(words.split_whitespace()).output();
+        Ok(String::from_utf8_lossy(&answer.context("cannot run birdc")?.stdout).into_owned())
     }
 }
 

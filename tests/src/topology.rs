@@ -8,16 +8,19 @@
 //!  pods 10.244.1.0/24                                lo  10.244.9.7, 10.244.9.8
 //! ```
 //!
-//! Absent: the node's bridge and pods, which come through CNI; a second node.
+//! [`three`] is the larger one, of three nodes. Absent: the nodes' bridges and pods, which come through CNI.
 
 pub mod hostile;
+pub mod three;
 
 use std::fs;
+use std::iter;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 
+use self::three::{SITES, Site};
 use crate::node::{Node, NodeOptions};
 
 /// The node on its uplink.
@@ -46,10 +49,20 @@ pub enum Offload {
     Off,
 }
 
+/// Which hosts there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// One node; the remote host plays another one's pods.
+    OneNode,
+    /// Those of [`three`]; the remote host is the client outside.
+    ThreeNodes,
+}
+
 /// How it is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TopologyOptions {
-    /// Bytes; both ends of the link between node and router.
+    pub shape: Shape,
+    /// Bytes; both ends of the links between nodes and router.
     pub uplink_mtu: u32,
     pub offload: Offload,
     /// Whether the node has a default route, by the router. The remote pods' route is there in any case.
@@ -63,6 +76,7 @@ pub struct TopologyOptions {
 impl Default for TopologyOptions {
     fn default() -> Self {
         Self {
+            shape: Shape::OneNode,
             uplink_mtu: 1500,
             offload: Offload::AsFound,
             default_route: true,
@@ -75,7 +89,10 @@ impl Default for TopologyOptions {
 /// It, running. A host is shared with what was put into it, and ends with its last owner.
 #[derive(Debug)]
 pub struct Topology {
+    /// The first node.
     pub node: Arc<Node>,
+    /// The nodes beyond it.
+    pub others: Vec<Arc<Node>>,
     pub router: Arc<Node>,
     pub remote: Arc<Node>,
     pub options: TopologyOptions,
@@ -84,13 +101,28 @@ pub struct Topology {
 impl Topology {
     /// Builds it.
     pub fn start(prefix: &str, options: TopologyOptions) -> Result<Self> {
-        let node = Node::start(prefix, "node1", NodeOptions { bpffs: options.bpffs, cgroup: true })?;
-        let router = Node::start(prefix, "router", NodeOptions::HOST)?;
-        let remote = Node::start(prefix, "remote", NodeOptions::HOST)?;
-        let topology =
-            Self { node: Arc::new(node), router: Arc::new(router), remote: Arc::new(remote), options };
+        let node = |name| {
+            let options = NodeOptions { bpffs: options.bpffs, cgroup: true };
+            Node::start(prefix, name, options).map(Arc::new)
+        };
+        let (others, remote): (&[Site], _) = match options.shape {
+            Shape::OneNode => (&[], "remote"),
+            Shape::ThreeNodes => (&SITES[1..], "outside"),
+        };
+        let topology = Self {
+            node: node(SITES[0].name)?,
+            others: others.iter().map(|site| node(site.name)).collect::<Result<_>>()?,
+            router: Arc::new(Node::start(prefix, "router", NodeOptions::HOST)?),
+            remote: Arc::new(Node::start(prefix, remote, NodeOptions::HOST)?),
+            options,
+        };
         topology.connect()?;
-        hostile::make(&topology.node, options.bridge_nf_call)?;
+        for node in topology.nodes() {
+            hostile::make(node, options.bridge_nf_call)?;
+        }
+        if options.shape == Shape::ThreeNodes {
+            three::open(&topology)?;
+        }
         if options.offload == Offload::Off {
             for host in topology.hosts() {
                 topology.offload_off(host)?;
@@ -99,9 +131,14 @@ impl Topology {
         Ok(topology)
     }
 
-    /// Node, router and remote host.
-    pub fn hosts(&self) -> [&Node; 3] {
-        [&self.node, &self.router, &self.remote]
+    /// Nodes, router and remote host.
+    pub fn hosts(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.nodes().chain([&self.router, &self.remote])
+    }
+
+    /// The nodes, in the order of [`three::SITES`].
+    pub fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
+        iter::once(&self.node).chain(&self.others)
     }
 
     /// Turns checksum offload off on every link a host has now but `lo`. For the bridge and the pods' links,
@@ -141,11 +178,18 @@ impl Topology {
     }
 
     fn connect(&self) -> Result<()> {
-        let mtu = self.options.uplink_mtu;
-        let (node, remote) = (self.node.pid(), self.remote.pid());
-        for host in [&*self.node, &*self.router] {
+        for host in self.nodes().chain([&self.router]) {
             host.write("/proc/sys/net/ipv4/ip_forward", "1")?;
         }
+        match self.options.shape {
+            Shape::OneNode => self.connect_one(),
+            Shape::ThreeNodes => three::connect(self),
+        }
+    }
+
+    fn connect_one(&self) -> Result<()> {
+        let mtu = self.options.uplink_mtu;
+        let (node, remote) = (self.node.pid(), self.remote.pid());
         self.router.ip(&format!(
             "link add n0 mtu {mtu} type veth peer name {UPLINK} mtu {mtu} netns {node}\n\
              link add r0 type veth peer name eth0 netns {remote}\n\

@@ -23,6 +23,7 @@ mod all {
     mod pods;
     mod spoof;
     mod survived;
+    mod three_nodes;
     mod vm;
     mod world;
 }

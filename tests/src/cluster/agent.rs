@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{CONFLIST_PATH, NODE_NAME};
+use super::CONFLIST_PATH;
 use crate::binaries::agent_binary;
 use crate::node::Node;
 
@@ -40,7 +40,7 @@ impl Agent {
         let process = node
             .command(agent_binary()?)
             .arg(format!("--kubeconfig={kubeconfig}"))
-            .arg(format!("--hostname-override={NODE_NAME}"))
+            .arg(format!("--hostname-override={}", node.name))
             .arg("--dataplane=ebpf")
             .arg(format!("--fast-path={}", options.fast_path))
             .arg(format!("--attach={}", options.attach))

@@ -23,8 +23,13 @@ pub struct Backing {
 impl Cluster {
     /// Pods of this node that carry the label `app`, and waits until they are ready.
     pub fn run_pods(&self, app: &str, names: &[&str]) -> Result<()> {
+        self.run_pods_on(NODE_NAME, app, names)
+    }
+
+    /// The same of any node.
+    pub fn run_pods_on(&self, node: &str, app: &str, names: &[&str]) -> Result<()> {
         for name in names {
-            self.put(Kind::Pod, pod(app, name))?;
+            self.put(Kind::Pod, pod(node, app, name))?;
         }
         self.wait("the pods to be ready", Duration::from_secs(20), |cluster| {
             Ok(names.iter().all(|name| is_ready(cluster, name)))
@@ -99,12 +104,12 @@ fn both() -> [Listen; 2] {
     [Listen { port: PORT, protocol: Transport::Tcp }, Listen { port: PORT, protocol: Transport::Udp }]
 }
 
-fn pod(app: &str, name: &str) -> Value {
+fn pod(node: &str, app: &str, name: &str) -> Value {
     let port = |protocol: &str| json!({"name": protocol.to_lowercase(), "protocol": protocol, "containerPort": PORT});
     json!({
         "metadata": {"name": name, "namespace": "default", "labels": {"app": app}},
         "spec": {
-            "nodeName": NODE_NAME,
+            "nodeName": node,
             "containers": [{"name": "serve", "image": "lab/serve", "ports": [port("TCP"), port("UDP")]}],
         },
     })

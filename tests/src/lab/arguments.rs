@@ -18,6 +18,7 @@ pub(super) enum Verb {
     Help,
     Up(UpOptions),
     Exec { id: Option<String>, host: String, command: Vec<String> },
+    Logs { id: Option<String>, node: String },
     Env { id: Option<String> },
     Down { id: Option<String> },
     Packets,
@@ -33,6 +34,7 @@ pub(super) fn parse(arguments: Vec<String>) -> Result<Verb> {
         "help" => Ok(Verb::Help),
         "up" => up(words).map(Verb::Up),
         "exec" => exec(words.collect()),
+        "logs" => logs(words.collect()),
         "env" => only_id(words.collect()).map(|id| Verb::Env { id }),
         "down" => only_id(words.collect()).map(|id| Verb::Down { id }),
         "packets" => nothing(words.next()).map(|()| Verb::Packets),
@@ -61,13 +63,21 @@ fn up(mut words: impl Iterator<Item = String>) -> Result<UpOptions> {
 fn exec(words: Vec<String>) -> Result<Verb> {
     let (id, words) = id(words)?;
     let mut words = words.into_iter();
-    let host = words.next().context("exec needs a HOST: node1, router, remote or pod/NAME")?;
+    let host = words.next().context("exec needs a HOST: node1, node2, node3, router, outside or pod/NAME")?;
     let mut command: Vec<String> = words.collect();
     if command.first().is_some_and(|word| word == "--") {
         command.remove(0);
     }
     ensure!(!command.is_empty(), "exec needs a command: lab exec {host} -- COMMAND…");
     Ok(Verb::Exec { id, host, command })
+}
+
+fn logs(words: Vec<String>) -> Result<Verb> {
+    let (id, words) = id(words)?;
+    let mut words = words.into_iter();
+    let node = words.next().context("logs needs a NODE: node1, node2 or node3")?;
+    nothing(words.next())?;
+    Ok(Verb::Logs { id, node })
 }
 
 fn only_id(words: Vec<String>) -> Result<Option<String>> {
@@ -117,5 +127,7 @@ mod tests {
         assert_eq!(parsed("exec --id 7 node1 -- ls --id").unwrap(), expected);
         assert_eq!(parsed("exec --id 7 node1 ls --id").unwrap(), expected);
         assert!(parsed("exec node1 --").is_err());
+        assert_eq!(parsed("logs node2").unwrap(), Verb::Logs { id: None, node: "node2".to_owned() });
+        assert!(parsed("logs").is_err());
     }
 }

@@ -1,6 +1,7 @@
 //! What the lab finds out about itself: each fact is tried, said in one line, and right or wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -9,13 +10,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::rows;
+use super::source::{self, Who};
 use super::targets::Target;
 use crate::cluster::Cluster;
 use crate::enter::Place;
 use crate::probe::{Probe, ProbeCall, percentile};
 use crate::serve::Transport;
-use crate::topology;
 use crate::topology::hostile::{self, Chain};
+use crate::topology::three::SITES;
 
 /// Conversations with each port of each Service from each client.
 const CONVERSATIONS: u32 = 200;
@@ -25,8 +27,6 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 const RESENT_MICROS: u64 = 900_000;
 /// A port that no Service of the lab has.
 const UNKNOWN_PORT: u16 = 9;
-/// As whom the node's own processes appear to a backend on the node.
-const NODE_SELF: &str = "169.254.255.1";
 
 /// A fact. The figures are what the line says, for programs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,17 +38,20 @@ pub struct Fact {
     pub figures: Value,
 }
 
-/// Where connections come from.
+/// Whether it is right, in one line, in figures.
+pub(super) type Finding = (bool, String, Value);
+
+/// Where connections come from. Node ports are those of the first node.
 pub(super) struct Client {
-    /// `pod` or `node`.
+    /// `pod`, `node` or `outside`.
     pub name: String,
     pub place: Place,
-    /// The pod's name and address; none for the node.
-    pub pod: Option<(String, Ipv4Addr)>,
+    pub who: Who,
 }
 
 impl Fact {
-    fn new(fact: String, result: Result<(bool, String, Value)>) -> Self {
+    pub(super) fn new(fact: impl Into<String>, result: Result<Finding>) -> Self {
+        let fact = fact.into();
         match result {
             Ok((ok, line, figures)) => Self { fact, ok, line, figures },
             Err(error) => Self { fact, ok: false, line: format!("{error:#}"), figures: Value::Null },
@@ -56,16 +59,36 @@ impl Fact {
     }
 }
 
+impl fmt::Display for Fact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { fact, ok, line, figures: _ } = self;
+        write!(f, "{}  {fact:<40} {line}", if *ok { "ok    " } else { "FAILED" })
+    }
+}
+
 /// A port with backends: all conversations are answered, by all backends and by no other, and each backend sees the
 /// client it should see.
 pub(super) fn answers(target: &Target, client: &Client) -> Fact {
-    let fact = format!("{} {}/{} from {}", target.service, target.port, target.transport, client.name);
-    Fact::new(fact, try_answers(target, client))
+    let (port, what) = match client.who {
+        Who::Abroad(_) => (target.node_port.unwrap_or(0), "NodePort "),
+        Who::Pod(_) | Who::Process => (target.port, ""),
+    };
+    let fact = format!("{} {what}{port}/{} from {}", target.service, target.transport, client.name);
+    let to = match client.who {
+        Who::Abroad(_) => format!("{}:{port}", SITES[0].address),
+        Who::Pod(_) | Who::Process => target.address(),
+    };
+    Fact::new(fact, try_answers(target, client, to))
 }
 
-fn try_answers(target: &Target, client: &Client) -> Result<(bool, String, Value)> {
-    let call = ProbeCall::new(target.transport, target.address()).count(CONVERSATIONS).timeout(TIMEOUT);
-    let results = Probe::new(&*client.place).call(&call)?;
+fn try_answers(target: &Target, client: &Client, to: String) -> Result<Finding> {
+    let call = ProbeCall::new(target.transport, to).timeout(TIMEOUT);
+    let probe = Probe::new(&*client.place);
+    // Where one is not answered, nobody waits for the others.
+    if let Some(error) = probe.call(&call)?.into_iter().find_map(|result| result.error) {
+        return Ok((false, error.clone(), json!({"error": error})));
+    }
+    let results = probe.call(&call.count(CONVERSATIONS))?;
     let mut hits: BTreeMap<&str, u64> = target.backends.keys().map(|name| (name.as_str(), 0)).collect();
     let mut wrong: Vec<String> = Vec::new();
     let mut seen = BTreeSet::new();
@@ -79,7 +102,7 @@ fn try_answers(target: &Target, client: &Client) -> Result<(bool, String, Value)
         match target.backends.get(backend) {
             None => wrong.push(format!("{backend} answered")),
             Some(address) => {
-                let expected = expected_source(target, client, backend, *address);
+                let expected = expected_source(target, client, *address);
                 if source != expected {
                     wrong.push(format!("{backend} saw {source}, not {expected}"));
                 }
@@ -117,15 +140,8 @@ fn try_answers(target: &Target, client: &Client) -> Result<(bool, String, Value)
     Ok((wrong.is_empty() && answered == CONVERSATIONS as usize, line, figures))
 }
 
-/// The contract on source addresses: a pod is seen as itself, but for one that is its own backend; the node is seen
-/// by its uplink's address, but for backends on itself.
-fn expected_source(target: &Target, client: &Client, backend: &str, address: Ipv4Addr) -> String {
-    match &client.pod {
-        Some((pod, _)) if pod == backend => target.vip.to_string(),
-        Some((_, own)) => own.to_string(),
-        None if address == topology::NODE => NODE_SELF.to_owned(),
-        None => topology::NODE.to_string(),
-    }
+fn expected_source(target: &Target, client: &Client, backend: Ipv4Addr) -> String {
+    source::expected(&SITES[0], client.who, target.vip, backend).to_string()
 }
 
 /// A port without backends, or that no Service has, refuses at once.
@@ -171,15 +187,14 @@ pub(super) fn harmless(cluster: &Cluster) -> [Fact; 2] {
     let checksums = cluster.topology.checksum_errors(&[]);
     let invalid = [Chain::Forward, Chain::Input]
         .into_iter()
-        .try_fold(0, |sum, chain| anyhow::Ok(sum + hostile::drops(&cluster.topology.node, chain)?.invalid));
+        .flat_map(|chain| cluster.topology.nodes().map(move |node| hostile::drops(node, chain)))
+        .try_fold(0, |sum, drops| anyhow::Ok(sum + drops?.invalid));
     [("packets with a wrong checksum", checksums), ("packets that conntrack called invalid", invalid)].map(
-        |(fact, count)| {
-            Fact::new(fact.to_owned(), count.map(|count| (count == 0, count.to_string(), json!(count))))
-        },
+        |(fact, count)| Fact::new(fact, count.map(|count| (count == 0, count.to_string(), json!(count)))),
     )
 }
 
-/// How full the maps are: neither empty nor full.
+/// How full the maps of the first node are: neither empty nor full.
 pub(super) fn fill(cluster: &Cluster) -> Vec<Fact> {
     let node = &cluster.topology.node;
     let folder = rows::folder(node);
@@ -194,7 +209,7 @@ pub(super) fn fill(cluster: &Cluster) -> Vec<Fact> {
                 json!({"rows": fill.rows, "capacity": fill.capacity}),
             )
         });
-        Fact::new(format!("map {map}"), result)
+        Fact::new(format!("{} map {map}", node.name), result)
     });
     facts.collect()
 }

@@ -76,7 +76,7 @@ impl LabState {
             pid: host.pid(),
             cgroup: host.cgroup_path().to_owned(),
         });
-        Self::of_us(id, hosts.to_vec())
+        Self::of_us(id, hosts.collect())
     }
 
     pub fn folder(&self) -> PathBuf {

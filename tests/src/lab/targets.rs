@@ -7,12 +7,9 @@ use std::net::Ipv4Addr;
 
 use serde_json::Value;
 
+use super::matrix;
 use crate::apiserver::{Kind, Store};
-use crate::serve::{Listen, Transport};
-use crate::topology;
-
-/// Who answers for the pods of the other node.
-pub(super) const REMOTE: &str = "remote";
+use crate::serve::Transport;
 
 /// One port of a Service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +18,7 @@ pub(super) struct Target {
     pub service: String,
     pub vip: Ipv4Addr,
     pub port: u16,
+    pub node_port: Option<u16>,
     pub transport: Transport,
     /// By the name that each answers with.
     pub backends: BTreeMap<String, Ipv4Addr>,
@@ -32,14 +30,15 @@ impl Target {
     }
 }
 
-/// Every port of every Service that has an address, but for the API server's own, which speaks TLS.
+/// Every port of every Service that has an address, but for the API server's own, which speaks TLS, and those of the
+/// matrix.
 pub(super) fn all(store: &Store) -> Vec<Target> {
     let slices = store.list(Kind::EndpointSlice);
     let mut targets = Vec::new();
     for service in store.list(Kind::Service) {
         let (namespace, name) = name_of(&service);
         let Some(vip) = text(&service["spec"]["clusterIP"]).parse().ok() else { continue };
-        if (namespace, name) == ("default", "kubernetes") {
+        if (namespace, name) == ("default", "kubernetes") || namespace == matrix::NAMESPACE {
             continue;
         }
         for port in service["spec"]["ports"].as_array().into_iter().flatten() {
@@ -53,6 +52,7 @@ pub(super) fn all(store: &Store) -> Vec<Target> {
                 service: if namespace == "default" { name.to_owned() } else { format!("{namespace}/{name}") },
                 vip,
                 port: number,
+                node_port: self::number(&port["nodePort"]),
                 transport,
                 backends: own.flat_map(|slice| backends(slice, port, transport)).collect(),
             });
@@ -61,28 +61,11 @@ pub(super) fn all(store: &Store) -> Vec<Target> {
     targets
 }
 
-/// What the host that plays the other node has to serve.
-pub(super) fn remote_listens(store: &Store) -> Vec<Listen> {
-    let mut listens = Vec::new();
-    for slice in store.list(Kind::EndpointSlice) {
-        if !endpoints(&slice).any(|(address, _)| topology::REMOTE_PODS.contains(&address)) {
-            continue;
-        }
-        for port in slice["ports"].as_array().into_iter().flatten() {
-            if let (Some(port), Some(protocol)) = (number(&port["port"]), transport(port)) {
-                listens.push(Listen { port, protocol });
-            }
-        }
-    }
-    listens.sort_unstable();
-    listens.dedup();
-    listens
-}
-
 /// The pod that connections are tried from: that of `app=client`, or else the first. It has its own network.
 pub(super) fn client(store: &Store) -> Option<(String, String)> {
     let pods = store.list(Kind::Pod);
-    let mut able = pods.iter().filter(|pod| pod["spec"]["hostNetwork"] != true && is_ready(pod));
+    let others = pods.iter().filter(|pod| name_of(pod).0 != matrix::NAMESPACE);
+    let mut able = others.filter(|pod| pod["spec"]["hostNetwork"] != true && is_ready(pod));
     let preferred = able.clone().find(|pod| pod["metadata"]["labels"]["app"] == "client");
     let (namespace, name) = name_of(preferred.or_else(|| able.next())?);
     Some((namespace.to_owned(), name.to_owned()))
@@ -117,11 +100,7 @@ fn backends(slice: &Value, port: &Value, transport: Transport) -> Vec<(String, I
         .filter(|(_, endpoint)| endpoint["conditions"]["ready"] != false)
         .map(|(address, endpoint)| {
             let pod = text(&endpoint["targetRef"]["name"]);
-            let name = match topology::REMOTE_PODS.contains(&address) {
-                true => REMOTE.to_owned(),
-                false if pod.is_empty() => address.to_string(),
-                false => pod.to_owned(),
-            };
+            let name = if pod.is_empty() { address.to_string() } else { pod.to_owned() };
             (name, address)
         })
         .collect()

@@ -12,21 +12,23 @@ use serde::{Deserialize, Serialize};
 pub use super::arguments::UpOptions;
 use super::facts::{self, Client, Fact};
 use super::interrupt::{INTERRUPTED, Interrupt};
+use super::source::Who;
 use super::state::{Folder, LabState};
 use super::steps::{Step, Steps, say};
-use super::targets::{self, REMOTE, Target};
-use super::{down, rows};
+use super::{down, invitation, matrix, routing, targets};
 use crate::apiserver::Kind;
 use crate::cluster::{Cluster, ClusterOptions};
 use crate::node::unique_prefix;
 use crate::probe::Probe;
-use crate::sandbox::Serving;
 use crate::serve::Transport;
 use crate::tools;
+use crate::topology::{REMOTE, Shape, TopologyOptions};
 
 /// How long pods may take to be there, and then Services.
 const PODS: Duration = Duration::from_secs(30);
 const SERVICES: Duration = Duration::from_secs(10);
+/// How long sessions and their routes may take.
+const ROUTES: Duration = Duration::from_secs(30);
 
 /// All that `lab up` found out, as `-o json` prints it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,13 +37,14 @@ pub struct Report {
     pub kubeconfig: PathBuf,
     pub steps: Vec<Step>,
     pub facts: Vec<Fact>,
+    /// What could not be tried; it counts neither as passed nor as failed.
+    pub impossible: Vec<matrix::Impossible>,
     pub passed: usize,
     pub failed: usize,
 }
 
 /// A lab that is up. Its parts go in this order.
 struct Lab {
-    remote: Option<Serving>,
     cluster: Cluster,
     folder: Folder,
     id: String,
@@ -63,26 +66,19 @@ fn bring_up(options: &UpOptions, interrupt: &Interrupt) -> Result<ExitCode> {
     down::clear_dead()?;
     let mut steps = Steps::new(interrupt);
     let lab = Lab::start(interrupt, &mut steps, options.manifests.as_deref())?;
-    let mut report = Report {
+    let start = Instant::now();
+    let (facts, impossible) = lab.find_out(options, interrupt)?;
+    steps.note("facts", start.elapsed());
+    let passed = facts.iter().filter(|fact| fact.ok).count();
+    let report = Report {
         id: lab.id.clone(),
         kubeconfig: lab.cluster.kubeconfig(),
-        steps: Vec::new(),
-        facts: Vec::new(),
-        passed: 0,
-        failed: 0,
+        steps: steps.into_done(),
+        failed: facts.len() - passed,
+        passed,
+        facts,
+        impossible,
     };
-    let start = Instant::now();
-    lab.report(interrupt, |fact| {
-        if !options.json {
-            say(&format!("{}  {:<40} {}", if fact.ok { "ok    " } else { "FAILED" }, fact.fact, fact.line))?;
-        }
-        report.facts.push(fact);
-        Ok(())
-    })?;
-    steps.note("facts", start.elapsed());
-    report.steps = steps.into_done();
-    report.passed = report.facts.iter().filter(|fact| fact.ok).count();
-    report.failed = report.facts.len() - report.passed;
     if options.json {
         say(&serde_json::to_string_pretty(&report)?)?;
     } else {
@@ -91,7 +87,7 @@ fn bring_up(options: &UpOptions, interrupt: &Interrupt) -> Result<ExitCode> {
     }
     if !options.once {
         if !options.json {
-            say(&lab.invitation()?)?;
+            say(&invitation::text(&lab.id, &lab.cluster)?)?;
         }
         interrupt.wait();
         eprintln!("taking lab {} down", lab.id);
@@ -107,22 +103,38 @@ impl Lab {
         ensure!(manifests.exists(), "there is no {}", manifests.display());
         let id = std::process::id().to_string();
         let folder = Folder::make(&id)?;
-        let cluster =
-            Cluster::start(&unique_prefix("lab"), &folder.path, ClusterOptions::default(), |step, took| {
-                steps.note(step, took);
-            })?;
+        let topology = TopologyOptions { shape: Shape::ThreeNodes, ..TopologyOptions::default() };
+        let options = ClusterOptions { topology, ..ClusterOptions::default() };
+        let cluster = Cluster::start(&unique_prefix("lab"), &folder.path, options, |step, took| {
+            steps.note(step, took);
+        })?;
         folder.write(&LabState::of_topology(&id, &cluster.topology)?)?;
-        let mut lab = Self { remote: None, cluster, folder, id };
+        let lab = Self { cluster, folder, id };
         let manifests = manifests.to_str().context("the path of the manifests is not UTF-8")?;
         steps.run("kubectl apply", || lab.kubectl(&["apply", "--recursive", "-f", manifests]))?;
-        steps.run("the remote host serves the other node's pods", || lab.serve_remote())?;
+        matrix::deploy(&lab.cluster)?;
         steps.run("every pod is ready", || lab.wait_ready())?;
-        // Manifests may hold what cannot work: the facts then say what that is.
-        if let Err(error) = steps.run("every Service answers or refuses", || lab.wait_settled()) {
+        lab.settle(interrupt, steps, "BGP: every session is up, every route is there", Self::wait_routed)?;
+        lab.settle(interrupt, steps, "every Service answers or refuses", Self::wait_settled)?;
+        lab.settle(interrupt, steps, "every path of the matrix is there", |lab| {
+            matrix::wait_settled(&lab.cluster)
+        })?;
+        Ok(lab)
+    }
+
+    /// A step that may fail, since manifests may hold what cannot work: the facts then say what that is.
+    fn settle(
+        &self,
+        interrupt: &Interrupt,
+        steps: &mut Steps<'_>,
+        step: &str,
+        wait: impl FnOnce(&Self) -> Result<()>,
+    ) -> Result<()> {
+        if let Err(error) = steps.run(step, || wait(self)) {
             interrupt.check()?;
             eprintln!("lab: {error:#}");
         }
-        Ok(lab)
+        Ok(())
     }
 
     /// Runs the kubectl on the PATH, else the one that `setup` unpacked.
@@ -143,12 +155,6 @@ impl Lab {
         String::from_utf8(output.stdout).context("kubectl wrote no text")
     }
 
-    fn serve_remote(&mut self) -> Result<()> {
-        let listens = targets::remote_listens(self.cluster.server().store());
-        self.remote = Some(Serving::start(&self.cluster.topology.remote, REMOTE, &listens)?);
-        Ok(())
-    }
-
     fn wait_ready(&self) -> Result<()> {
         let what = "every Deployment to have its pods";
         self.cluster.wait(what, PODS, |cluster| {
@@ -158,11 +164,23 @@ impl Lab {
         })
     }
 
-    /// Until each port does what it should, once, for the node. The facts look closer.
+    fn wait_routed(&self) -> Result<()> {
+        self.cluster.wait("every session to be up and every route to be there", ROUTES, |cluster| {
+            let facts = routing::facts(cluster);
+            let wrong = facts.iter().find(|fact| !fact.ok);
+            ensure!(wrong.is_none(), "{}", wrong.map(|fact| &*fact.line).unwrap_or_default());
+            Ok(true)
+        })
+    }
+
+    /// Until each port does what it should, once, for pod and node. The facts look closer.
     fn wait_settled(&self) -> Result<()> {
+        self.clients()?.iter().try_for_each(|client| self.wait_settled_for(client))
+    }
+
+    fn wait_settled_for(&self, client: &Client) -> Result<()> {
         self.cluster.wait("every Service to answer or refuse", SERVICES, |cluster| {
-            let node = cluster.node();
-            let probe = Probe::new(&node);
+            let probe = Probe::new(&*client.place);
             for target in targets::all(cluster.server().store()) {
                 let to = target.address();
                 let result = match target.transport {
@@ -180,12 +198,44 @@ impl Lab {
         })
     }
 
+    /// All facts, those of the matrix last; said at once, unless JSON is wanted.
+    fn find_out(
+        &self,
+        options: &UpOptions,
+        interrupt: &Interrupt,
+    ) -> Result<(Vec<Fact>, Vec<matrix::Impossible>)> {
+        let tell = |line: &str| if options.json { Ok(()) } else { say(line) };
+        let mut facts = Vec::new();
+        self.report(interrupt, |fact| {
+            tell(&fact.to_string())?;
+            facts.push(fact);
+            Ok(())
+        })?;
+        interrupt.check()?;
+        let matrix = matrix::run(&self.cluster)?;
+        tell(&format!("\n{}\n", matrix::table(&matrix)))?;
+        for fact in matrix.cells.iter().map(matrix::Cell::fact) {
+            if !fact.ok {
+                tell(&fact.to_string())?;
+            }
+            facts.push(fact);
+        }
+        Ok((facts, matrix.impossible))
+    }
+
     fn report(&self, interrupt: &Interrupt, mut tell: impl FnMut(Fact) -> Result<()>) -> Result<()> {
         let mut tell = |fact| interrupt.check().and_then(|()| tell(fact));
+        routing::facts(&self.cluster).into_iter().try_for_each(&mut tell)?;
         let clients = self.clients()?;
+        let outside = Client {
+            name: "outside".to_owned(),
+            place: self.cluster.topology.remote.clone(),
+            who: Who::Abroad(REMOTE),
+        };
         let targets = targets::all(self.cluster.server().store());
         for target in targets.iter().filter(|target| !target.backends.is_empty()) {
-            for client in &clients {
+            let outside = target.node_port.map(|_| &outside);
+            for client in clients.iter().chain(outside) {
                 tell(facts::answers(target, client))?;
             }
         }
@@ -214,10 +264,10 @@ impl Lab {
             clients.push(Client {
                 name: "pod".to_owned(),
                 place: self.cluster.pod_in(&namespace, &name)?,
-                pod: Some((name.clone(), self.pod_address(&namespace, &name)?)),
+                who: Who::Pod(self.pod_address(&namespace, &name)?),
             });
         }
-        clients.push(Client { name: "node".to_owned(), place: self.cluster.node(), pod: None });
+        clients.push(Client { name: "node".to_owned(), place: self.cluster.node(), who: Who::Process });
         Ok(clients)
     }
 
@@ -226,30 +276,5 @@ impl Lab {
             self.cluster.server().store().get(Kind::Pod, namespace, name).context("the pod has gone")?;
         let address = pod.pointer("/status/podIP").and_then(serde_json::Value::as_str);
         address.context("the pod has no address")?.parse().context("its address is none")
-    }
-
-    /// What to try, with names and addresses that exist.
-    fn invitation(&self) -> Result<String> {
-        let kubeconfig = self.cluster.kubeconfig();
-        let pins = rows::folder(&self.cluster.topology.node)?;
-        let store = self.cluster.server().store();
-        let targets = targets::all(store);
-        let shown = targets.iter().find(|target| target.service == "web").or_else(|| targets.first());
-        let vip = shown.map_or_else(|| "VIP:PORT".to_owned(), Target::address);
-        let deployment = store.list(Kind::Deployment);
-        let named = |name: &str| {
-            deployment.iter().any(|one| one.pointer("/metadata/name").is_some_and(|found| found == name))
-        };
-        let deployment = if named("web") { "web" } else { "NAME" };
-        Ok(format!(
-            "lab {} is up until Ctrl-C or `cargo xtask lab down`. Things to try, in another terminal:\n\
-             \n  cargo xtask lab exec node1 -- ip -br addr; cargo xtask lab exec pod/NAME -- ip route\
-             \n  export KUBECONFIG={}; kubectl get pods,svc -o wide\
-             \n  kubectl scale deployment {deployment} --replicas=5 && for i in $(seq 20); do cargo xtask lab exec \
-             node1 -- lab probe tcp {vip}; done\
-             \n  cargo xtask lab exec node1 -- bpftool map dump pinned {pins}/FRONTENDS4",
-            self.id,
-            kubeconfig.display(),
-        ))
     }
 }

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use anyhow::{Context as _, Result, bail};
 
 use crate::node::Node;
+use crate::serve::Transport;
 
 /// For `iptables-restore`; the brackets make the policies count.
 const RULES: &str = "\
@@ -63,6 +64,12 @@ pub fn make(node: &Node, bridge_nf_call: bool) -> Result<()> {
     }
     node.run_with(&["iptables-restore"], RULES)?;
     set_bridge_nf_call(node, bridge_nf_call)
+}
+
+/// Accepts a port, or a range `FIRST:LAST`, as whoever runs a server on the node's own network does.
+pub fn open(node: &Node, transport: Transport, ports: &str) -> Result<()> {
+    let transport = transport.to_string();
+    node.run(&["iptables", "-A", "INPUT", "-p", &transport, "--dport", ports, "-j", "ACCEPT"]).map(drop)
 }
 
 /// Whether what a bridge of this node switches goes through iptables, too.

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use router_tests::apiserver::Kind;
-use router_tests::cluster::{AgentOptions, Backing, Cluster, ClusterOptions};
+use router_tests::cluster::{AgentOptions, Backing, Cluster, ClusterOptions, NODE_NAME, log_file};
 use router_tests::enter::Place;
 use router_tests::node::unique_prefix;
 use router_tests::probe::{Held, Probe, ProbeCall};
@@ -110,12 +110,12 @@ impl World {
 
     /// All that the agent, and those before it, have logged.
     pub(super) fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("agent.log")).unwrap()
+        std::fs::read_to_string(log_file(self.folder.path(), NODE_NAME)).unwrap()
     }
 
     /// How many lines of the agent's log have this in them.
     pub(super) fn lines(&self, words: &str) -> usize {
-        let log = std::fs::read_to_string(self.folder.path().join("agent.log")).unwrap();
+        let log = std::fs::read_to_string(log_file(self.folder.path(), NODE_NAME)).unwrap();
         log.lines().filter(|line| line.contains(words)).count()
     }
 
