@@ -4,14 +4,17 @@
 //! second, and whoever loses that race takes the winner's.
 
 use crate::abi::{
-    Address, Flow, Frontend, Meta, Pod, backend_flags, device_kind, flow_flags, meta_flags, pod_flags,
+    Address, Flow, FlowKey, Frontend, Meta, Pod, backend_flags, device_kind, flow_flags, meta_flags,
+    pod_flags, protocol, seen,
 };
 use crate::balance::pick;
 use crate::hook::Packet;
-use crate::hook::flow::{client_key, key, server_key};
+use crate::hook::flow::{client_key, key, server_key, untranslated};
 use crate::kernel::{Inserted, Kernel, Route};
 use crate::verdict::DropReason;
 
+/// A flow that is over may be given up after so many ns of silence.
+const OVER: u64 = 2_000_000_000;
 /// Source ports tried before a flow is given up.
 const TRIES: u32 = 8;
 
@@ -207,7 +210,12 @@ fn claim<A: Address, K: Kernel<A>>(
             flow.source_port = reserved_port(kernel, meta);
         }
         flow.flags = flags | flow_flags::SERVER;
-        match kernel.insert(&server_key(flow, protocol), flow) {
+        let key = server_key(flow, protocol);
+        let mut inserted = kernel.insert(&key, flow);
+        if inserted == Inserted::Exists && give_up(kernel, &key) {
+            inserted = kernel.insert(&key, flow);
+        }
+        match inserted {
             Inserted::Created => {
                 flow.flags = flags | flow_flags::CLIENT;
                 return Ok(());
@@ -217,6 +225,38 @@ fn claim<A: Address, K: Kernel<A>>(
         }
     }
     Err(DropReason::NoSourcePort)
+}
+
+/// Takes away the flow whose server's side has this key, if it is over: a port is wanted again long before a sweep
+/// comes by. Over is TCP that was reset or closed from both ends, and UDP that was answered once and has been silent
+/// since; of both not before some time has passed.
+#[inline(never)]
+fn give_up<A: Address, K: Kernel<A>>(kernel: &mut K, key: &FlowKey<A>) -> bool {
+    let Some(found) = kernel.find(key) else { return false };
+    let flow = *kernel.read(found.entry);
+    if untranslated(&flow) || kernel.now().wrapping_sub(flow.last_seen) < OVER {
+        return false;
+    }
+    let client = client_key(&flow, key.protocol);
+    let (seen, last_seen) = match kernel.find(&client) {
+        Some(other) => {
+            let other = kernel.read(other.entry);
+            (flow.seen | other.seen, other.last_seen)
+        }
+        None => (flow.seen, 0),
+    };
+    let closed = seen::FIN_REQUEST | seen::FIN_REPLY;
+    let over = if key.protocol == protocol::TCP {
+        seen & seen::RESET != 0 || seen & closed == closed
+    } else {
+        seen & (seen::REPLY | seen::CONFIRMED) == seen::REPLY
+    };
+    let over = over && kernel.now().wrapping_sub(last_seen) >= OVER;
+    if over {
+        kernel.remove(&client);
+        kernel.remove(key);
+    }
+    over
 }
 
 /// Inserts the client's side; if another CPU was first, gives up ours for that one.
