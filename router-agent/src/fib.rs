@@ -12,20 +12,23 @@ mod queue;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Error, Result};
 use ipnet::IpNet;
 use router_core::cluster::Event;
-use router_core::plan::fib::{self, FibPlane, Own, PROTOCOL, Tables, Want};
-use router_core::plan::{Owner, Plane as _};
-use tokio::sync::{mpsc, watch};
+use router_core::plan::fib::{self, FibPlane, Op, Own, PROTOCOL, Tables, Want};
+use router_core::plan::{Group, Owner, Plane as _};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, trace};
 
+use crate::measure::ROUTES;
 use crate::planes::fib::FibDriver;
 use crate::reconcile::{Driver as _, backoff};
+use crate::serve::health;
 use crate::sys::netlink::{Notice, RouteEvents};
 
 use self::problems::Reporter;
@@ -50,9 +53,44 @@ pub(crate) async fn run(
     own: watch::Receiver<Option<Own>>,
     sync_period: Duration,
     events: mpsc::Sender<Event>,
+    asks: mpsc::Receiver<Ask>,
 ) -> Result<()> {
-    Keeper::open(sync_period)?.run(queue, own, events).await
+    Keeper::open(sync_period)?.run(queue, own, events, asks).await
 }
+
+/// A question to the loop. Who has gone away in the meantime is owed no answer.
+#[derive(Debug)]
+pub(crate) enum Ask {
+    /// Every prefix that BGP chose.
+    Routes(oneshot::Sender<Vec<LearnedRoute>>),
+    /// What a comparison of everything with the kernel, read for this, would do.
+    Plan(oneshot::Sender<Result<Vec<Group<Op>>>>),
+}
+
+/// A prefix that BGP chose, and what became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LearnedRoute {
+    pub(crate) prefix: IpNet,
+    pub(crate) next_hop: IpAddr,
+    /// The link that it leads to, if there is a route to be.
+    pub(crate) link: Option<u32>,
+    pub(crate) standing: Standing,
+}
+
+/// What became of a prefix that BGP chose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    InKernel,
+    /// It is about to be written.
+    Pending,
+    /// It gets no route, and why.
+    Refused(String),
+    /// It could not be written, and why.
+    Failed(String),
+}
+
+/// It turns at least this often, so that one can see that it does.
+const IDLE: Duration = Duration::from_secs(30);
 
 /// What has to be read again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -134,10 +172,12 @@ impl Keeper {
         queue: Arc<FibQueue>,
         mut own: watch::Receiver<Option<Own>>,
         events: mpsc::Sender<Event>,
+        mut asks: mpsc::Receiver<Ask>,
     ) -> Result<()> {
         own.mark_changed();
         loop {
-            let due = self.due();
+            health::ROUTES.beat();
+            let due = self.due().min(Instant::now() + self.sync_period.min(IDLE));
             tokio::select! {
                 pending = queue.changes() => self.take(pending),
                 changed = own.changed() => {
@@ -147,6 +187,7 @@ impl Keeper {
                 notices = self.notices.notices() => {
                     notices.context("listen to netlink events")?.iter().for_each(|notice| self.note(notice));
                 }
+                Some(ask) = asks.recv() => self.answer(ask).await,
                 () = sleep_until(due) => {}
             }
             if self.placed {
@@ -158,6 +199,41 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    async fn answer(&self, ask: Ask) {
+        match ask {
+            Ask::Routes(to) => drop(to.send(self.routes())),
+            Ask::Plan(to) => drop(to.send(self.plan().await)),
+        }
+    }
+
+    fn routes(&self) -> Vec<LearnedRoute> {
+        let nothing = Tables::default();
+        let have = self.have.as_ref().unwrap_or(&nothing);
+        let chosen = self.want.chosen.iter().filter_map(|(prefix, next_hop)| Some((*prefix, (*next_hop)?)));
+        let standing = |(prefix, next_hop)| {
+            let route = fib::route(&self.want, have, prefix, next_hop);
+            let standing = match (&route, self.held.get(&prefix)) {
+                (Err(reason), _) => Standing::Refused(reason.to_string()),
+                (Ok(row), _) if have.rows_of(prefix).any(|found| found == row) => Standing::InKernel,
+                (Ok(_), Some(held)) => Standing::Failed(format!("{:#}", held.error)),
+                (Ok(_), None) => Standing::Pending,
+            };
+            LearnedRoute { prefix, next_hop, link: route.ok().map(|row| row.link), standing }
+        };
+        chosen.map(standing).collect()
+    }
+
+    async fn plan(&self) -> Result<Vec<Group<Op>>> {
+        if !self.placed {
+            return Ok(Vec::new());
+        }
+        let mut driver = self.driver.clone();
+        let want = Want { subnets: driver.subnets().await?, ..self.want.clone() };
+        let mut have = driver.read().await?;
+        let owners = FibPlane::owners(&want, &have);
+        Ok(FibPlane::plan_all(&want, &mut have, &owners, Duration::ZERO))
     }
 
     /// When there is something to do unprompted.
@@ -297,12 +373,16 @@ impl Keeper {
             }
             self.write(&mut have, &batch, &dirty, &mut done).await;
         }
+        ROUTES.synced.set(have.rows.len());
         self.have = Some(have);
         if owners.is_empty() {
             return;
         }
         let Done { ops, unasked, failed } = done;
         let took = now.elapsed();
+        if ops > 0 {
+            ROUTES.passes.took(took);
+        }
         debug!("{} prefixes planned, {ops} ops, {} failed, in {took:?}", owners.len(), failed.len());
         if self.reads > 1 && afresh && unasked > 0 {
             info!("{unasked} learned routes were not as they should be and are written anew");
@@ -329,7 +409,13 @@ impl Keeper {
         let asked = |of: IpNet| dirty.contains(&of) || self.held.contains_key(&of);
         let unasked = groups.iter().filter(|group| matches!(group.owner, Owner::Route(of) if !asked(of)));
         done.unasked += unasked.count();
-        done.failed.extend(self.driver.apply(&groups).await);
+        let failed = self.driver.apply(&groups).await;
+        let is_done = |group: &&Group<Op>| !failed.iter().any(|(owner, _)| *owner == group.owner);
+        for group in groups.iter().filter(is_done) {
+            ROUTES.added.add(group.puts.len());
+            ROUTES.removed.add(group.dels.len());
+        }
+        done.failed.extend(failed);
     }
 
     /// Remembers who failed, and forgets who no longer does and what is no longer chosen.
