@@ -38,7 +38,7 @@ struct Command {
     operand: &'static str,
     /// A sentence in a line of its own, then the rest.
     help: &'static str,
-    run: fn(&Options, Vec<String>) -> Result<()>,
+    run: fn(&Options, &[String]) -> Result<()>,
 }
 
 const COMMANDS: &[Command] = &[
@@ -51,7 +51,7 @@ The first line is the verdict: OK; STARTING: the first lists or the first writes
 named below is wrong, everything else works; FAILING: a whole job is not done. Exit code 0 says that the agent
 answered, whatever its verdict: scripts read \"verdict\" of -o json.",
         run: |options, operands| {
-            none(&operands)?;
+            none(operands)?;
             show::<status::Status>(options, "/v1/status")
         },
     },
@@ -62,7 +62,7 @@ answered, whatever its verdict: scripts read \"verdict\" of -o json.",
 What can be dialled, the endpoints behind it, and its traffic.
 Traffic is that since the agent's start, counted every ten seconds. -o wide names the endpoints.",
         run: |options, operands| {
-            show::<services::Services>(options, &format!("/v1/services{}", only("of", one(&operands)?)?))
+            show::<services::Services>(options, &format!("/v1/services{}", only("of", one(operands)?)?))
         },
     },
     Command {
@@ -73,7 +73,7 @@ Connections that this node's programs carry.
 The one with the latest packet comes first; with ADDRESS those that have it at any end. IN is from the client, OUT to
 it. -o wide shows as whom the backend sees the client, and the service.",
         run: |options, operands| {
-            let only = only("of", one(&operands)?)?;
+            let only = only("of", one(operands)?)?;
             let limit = options.limit;
             let separator = if only.is_empty() { '?' } else { '&' };
             show::<flows::Flows>(options, &format!("/v1/flows{only}{separator}limit={limit}"))
@@ -86,7 +86,7 @@ it. -o wide shows as whom the backend sees the client, and the service.",
 Prefixes learned by BGP, and those of services.
 Of each that was learned, whether the kernel has a route to it, or why not. Those of services lead to kube-svc.",
         run: |options, operands| {
-            none(&operands)?;
+            none(operands)?;
             show::<routes::Routes>(options, "/v1/routes")
         },
     },
@@ -97,7 +97,7 @@ Of each that was learned, whether the kernel has a route to it, or why not. Thos
 The BGP neighbors, and what this node originates.
 Of each neighbor its state, since when, and how many routes it sent, had accepted and was told. gobgp shows more.",
         run: |options, operands| {
-            none(&operands)?;
+            none(operands)?;
             show::<bgp::Bgp>(options, "/v1/bgp")
         },
     },
@@ -202,7 +202,7 @@ fn run(command: &Command, args: &[String]) -> Result<()> {
         anyhow::bail!("-o {}: accepted are table, wide and json", options.output);
     }
     operands.extend(theirs);
-    (command.run)(&options, operands)
+    (command.run)(&options, &operands)
 }
 
 /// Of the arguments of `plan`, those that are ours and those that are an agent's.
@@ -244,12 +244,12 @@ fn only(key: &str, operand: Option<&String>) -> Result<String> {
     Ok(format!("?{key}={word}"))
 }
 
-fn plan_command(options: &Options, flags: Vec<String>) -> Result<()> {
+fn plan_command(options: &Options, flags: &[String]) -> Result<()> {
     if flags.is_empty() {
         return show::<plan::Plan>(options, "/v1/plan")
             .context("asking the running agent (with an agent's flags none is needed)");
     }
-    print(&render(options, &crate::app::plan::without_agent(&flags)?)?)
+    print(&render(options, &crate::app::plan::without_agent(flags)?)?)
 }
 
 fn show<A: Answer>(options: &Options, target: &str) -> Result<()> {
@@ -269,7 +269,9 @@ fn render<A: Answer>(options: &Options, answer: &A) -> Result<String> {
 /// Whoever stops reading wants no more.
 fn print(text: &str) -> Result<()> {
     match std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("write the answer"),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("write the answer")
+        }
         _ => Ok(()),
     }
 }
@@ -312,7 +314,8 @@ mod tests {
 
     #[test]
     fn a_plan_s_flags_are_ours_or_an_agent_s() {
-        let (ours, theirs) = apart(&words(&["-o", "json", "--kubeconfig=k", "--socket=s", "-v", "2", "-ojson"]));
+        let (ours, theirs) =
+            apart(&words(&["-o", "json", "--kubeconfig=k", "--socket=s", "-v", "2", "-ojson"]));
         assert_eq!(ours, ["-o", "json", "--socket=s", "-ojson"]);
         assert_eq!(theirs, ["--kubeconfig=k", "-v", "2"]);
     }

@@ -6,22 +6,22 @@
 //! anew; of what we write ourselves the kernel does not tell us. A write that fails is tried again ever more rarely,
 //! while others go on. Nothing is planned before it is known what is ours by other means.
 
+mod answer;
 mod problems;
 mod queue;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Error, Result};
 use ipnet::IpNet;
 use router_core::cluster::Event;
-use router_core::plan::fib::{self, FibPlane, Op, Own, PROTOCOL, Tables, Want};
-use router_core::plan::{Group, Owner, Plane as _};
-use tokio::sync::{mpsc, oneshot, watch};
+use router_core::plan::fib::{self, FibPlane, Own, PROTOCOL, Tables, Want};
+use router_core::plan::{Owner, Plane as _};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, trace};
 
@@ -31,6 +31,7 @@ use crate::reconcile::{Driver as _, backoff};
 use crate::serve::health;
 use crate::sys::netlink::{Notice, RouteEvents};
 
+pub(crate) use self::answer::{Ask, LearnedRoute, Standing};
 use self::problems::Reporter;
 pub(crate) use self::queue::FibQueue;
 use self::queue::Pending;
@@ -56,37 +57,6 @@ pub(crate) async fn run(
     asks: mpsc::Receiver<Ask>,
 ) -> Result<()> {
     Keeper::open(sync_period)?.run(queue, own, events, asks).await
-}
-
-/// A question to the loop. Who has gone away in the meantime is owed no answer.
-#[derive(Debug)]
-pub(crate) enum Ask {
-    /// Every prefix that BGP chose.
-    Routes(oneshot::Sender<Vec<LearnedRoute>>),
-    /// What a comparison of everything with the kernel, read for this, would do.
-    Plan(oneshot::Sender<Result<Vec<Group<Op>>>>),
-}
-
-/// A prefix that BGP chose, and what became of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct LearnedRoute {
-    pub(crate) prefix: IpNet,
-    pub(crate) next_hop: IpAddr,
-    /// The link that it leads to, if there is a route to be.
-    pub(crate) link: Option<u32>,
-    pub(crate) standing: Standing,
-}
-
-/// What became of a prefix that BGP chose.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
-    InKernel,
-    /// It is about to be written.
-    Pending,
-    /// It gets no route, and why.
-    Refused(String),
-    /// It could not be written, and why.
-    Failed(String),
 }
 
 /// It turns at least this often, so that one can see that it does.
@@ -199,41 +169,6 @@ impl Keeper {
                 }
             }
         }
-    }
-
-    async fn answer(&self, ask: Ask) {
-        match ask {
-            Ask::Routes(to) => drop(to.send(self.routes())),
-            Ask::Plan(to) => drop(to.send(self.plan().await)),
-        }
-    }
-
-    fn routes(&self) -> Vec<LearnedRoute> {
-        let nothing = Tables::default();
-        let have = self.have.as_ref().unwrap_or(&nothing);
-        let chosen = self.want.chosen.iter().filter_map(|(prefix, next_hop)| Some((*prefix, (*next_hop)?)));
-        let standing = |(prefix, next_hop)| {
-            let route = fib::route(&self.want, have, prefix, next_hop);
-            let standing = match (&route, self.held.get(&prefix)) {
-                (Err(reason), _) => Standing::Refused(reason.to_string()),
-                (Ok(row), _) if have.rows_of(prefix).any(|found| found == row) => Standing::InKernel,
-                (Ok(_), Some(held)) => Standing::Failed(format!("{:#}", held.error)),
-                (Ok(_), None) => Standing::Pending,
-            };
-            LearnedRoute { prefix, next_hop, link: route.ok().map(|row| row.link), standing }
-        };
-        chosen.map(standing).collect()
-    }
-
-    async fn plan(&self) -> Result<Vec<Group<Op>>> {
-        if !self.placed {
-            return Ok(Vec::new());
-        }
-        let mut driver = self.driver.clone();
-        let want = Want { subnets: driver.subnets().await?, ..self.want.clone() };
-        let mut have = driver.read().await?;
-        let owners = FibPlane::owners(&want, &have);
-        Ok(FibPlane::plan_all(&want, &mut have, &owners, Duration::ZERO))
     }
 
     /// When there is something to do unprompted.
@@ -410,8 +345,8 @@ impl Keeper {
         let unasked = groups.iter().filter(|group| matches!(group.owner, Owner::Route(of) if !asked(of)));
         done.unasked += unasked.count();
         let failed = self.driver.apply(&groups).await;
-        let is_done = |group: &&Group<Op>| !failed.iter().any(|(owner, _)| *owner == group.owner);
-        for group in groups.iter().filter(is_done) {
+        let stuck: BTreeSet<&Owner> = failed.iter().map(|(owner, _)| owner).collect();
+        for group in groups.iter().filter(|group| !stuck.contains(&group.owner)) {
             ROUTES.added.add(group.puts.len());
             ROUTES.removed.add(group.dels.len());
         }

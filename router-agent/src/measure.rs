@@ -212,7 +212,9 @@ mod tests {
     #[test]
     fn a_value_is_in_the_bucket_of_its_bound_and_in_all_above() {
         let histogram = Histogram::new(&[1, 10], 0.5);
-        [0, 1, 2, 10, 11].into_iter().for_each(|value| histogram.observe(value));
+        for value in [0, 1, 2, 10, 11] {
+            histogram.observe(value);
+        }
         let read = histogram.read();
         assert_eq!(read.buckets, [(0.5, 2), (5.0, 4)]);
         assert_eq!((read.sum, read.count), (12.0, 5));

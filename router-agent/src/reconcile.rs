@@ -67,10 +67,13 @@ pub(crate) struct Routing {
 /// A question to the loop, answered between two passes. Who has gone away in the meantime is owed no answer.
 pub(crate) enum Ask<P: Plane> {
     /// A look at what it knows; a short one, since the loop stands still.
-    Look(Box<dyn FnOnce(&Look<'_, P>) + Send>),
+    Look(Looker<P>),
     /// What a comparison of everything with the kernel, read for this, would do.
     Plan(oneshot::Sender<Result<Vec<Group<P::Op>>, Error>>),
 }
+
+/// Whoever looks; it takes the answer with it.
+pub(crate) type Looker<P> = Box<dyn FnOnce(&Look<'_, P>) + Send>;
 
 /// What the loop knows.
 #[derive(Debug)]

@@ -19,6 +19,7 @@ mod all {
     mod packets;
     mod paths;
     mod pods;
+    mod seen;
     mod spoof;
     mod vm;
     mod world;

@@ -27,7 +27,8 @@ pub(crate) fn without_agent(flags: &[String]) -> Result<Plan> {
     let (flags, positional) = Flags::parse(flags).map_err(anyhow::Error::msg)?;
     ensure!(positional.is_empty(), "{} is not understood; see --help", positional.join(" "));
     let config = prepare(flags)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
     let plan = runtime.block_on(plan(&config));
     runtime.shutdown_background();
     plan
@@ -74,7 +75,11 @@ async fn list(config: &Config) -> Result<Cluster> {
     let Ok(listed) = listed.await else {
         let missing: Vec<String> = cluster.unlisted().iter().map(|kind| format!("{kind:?}")).collect();
         let why: Vec<String> = cluster.problems().iter().map(ToString::to_string).collect();
-        bail!("no first list of {} within {limit:?} (--cache-sync-timeout); {}", missing.join(", "), why.join("; "));
+        bail!(
+            "no first list of {} within {limit:?} (--cache-sync-timeout); {}",
+            missing.join(", "),
+            why.join("; ")
+        );
     };
     listed?;
     if cluster.node().is_none() {

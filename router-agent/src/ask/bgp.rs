@@ -44,20 +44,44 @@ pub(crate) struct Peer {
 impl Answer for Bgp {
     fn text(&self, _wide: bool) -> String {
         let Some(Speaker { asn, router_id, port }) = &self.speaker else {
-            return "no BGP: --run-router is off, or the node's address is not known (see status)\n".to_owned();
+            return "no BGP: --run-router is off, or the node's address is not known (see status)\n"
+                .to_owned();
         };
         let mut text = format!("AS {asn}, router id {router_id}, port {port}\n\n");
         let mut table = Table::new(&[
-            "NEIGHBOR", "WHO", "AS", "STATE", "SINCE", "RECEIVED", "ACCEPTED", "ADVERTISED", "LAST ERROR",
+            "NEIGHBOR",
+            "WHO",
+            "AS",
+            "STATE",
+            "SINCE",
+            "RECEIVED",
+            "ACCEPTED",
+            "ADVERTISED",
+            "LAST ERROR",
         ]);
         for peer in &self.peers {
             let since = peer.since_seconds.map_or_else(|| "never up".to_owned(), age);
-            let Peer { address, description, asn, state, received, accepted, advertised, last_error, .. } = peer;
-            table.row(&[address, description, asn, state, &since, received, accepted, advertised, last_error]);
+            let Peer { address, description, asn, state, received, accepted, advertised, last_error, .. } =
+                peer;
+            table.row(&[
+                address,
+                description,
+                asn,
+                state,
+                &since,
+                received,
+                accepted,
+                advertised,
+                last_error,
+            ]);
         }
         // A String takes whatever is written to it.
         let _ = if table.is_empty() { writeln!(text, "no neighbor") } else { write!(text, "{table}") };
-        let _ = writeln!(text, "\noriginated: {}", if self.originated.is_empty() { "nothing".to_owned() } else { self.originated.join(", ") });
+        let _ = writeln!(
+            text,
+            "\noriginated: {}",
+            if self.originated.is_empty() { "nothing".to_owned() } else { self.originated.join(", ") }
+        );
         text
     }
 }

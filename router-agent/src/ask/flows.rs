@@ -39,8 +39,18 @@ pub(crate) struct Flow {
 
 impl Answer for Flows {
     fn text(&self, wide: bool) -> String {
-        let mut headings =
-            vec!["PROTO", "CLIENT", "FRONTEND", "BACKEND", "STATE", "PATH", "AGE", "IDLE", "PACKETS IN/OUT", "BYTES IN/OUT"];
+        let mut headings = vec![
+            "PROTO",
+            "CLIENT",
+            "FRONTEND",
+            "BACKEND",
+            "STATE",
+            "PATH",
+            "AGE",
+            "IDLE",
+            "PACKETS IN/OUT",
+            "BYTES IN/OUT",
+        ];
         headings.extend(wide.then_some(["SEEN AS", "SERVICE"]).into_iter().flatten());
         let mut table = Table::new(&headings);
         for flow in &self.flows {

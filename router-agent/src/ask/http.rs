@@ -36,7 +36,8 @@ fn body(mut answer: Vec<u8>) -> Result<Vec<u8>> {
     if status != "200" {
         bail!("{status}: {}", String::from_utf8_lossy(&body).trim());
     }
-    let length = lines.find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
+    let length =
+        lines.find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
     ensure!(length.is_none_or(|length: usize| length == body.len()), "it was cut off");
     Ok(body)
 }

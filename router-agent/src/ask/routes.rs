@@ -43,7 +43,14 @@ impl Answer for Routes {
             table.row(&[&it.prefix, &it.next_hop, &device, &from, &it.state, &it.reason]);
         }
         for ToServices { prefix, device, in_kernel } in &self.services {
-            table.row(&[prefix, &"", device, &"services", &if *in_kernel { "in kernel" } else { "pending" }, &""]);
+            table.row(&[
+                prefix,
+                &"",
+                device,
+                &"services",
+                &if *in_kernel { "in kernel" } else { "pending" },
+                &"",
+            ]);
         }
         if table.is_empty() { "no route\n".to_owned() } else { table.to_string() }
     }

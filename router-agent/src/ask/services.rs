@@ -67,7 +67,8 @@ impl Answer for Services {
         if table.is_empty() {
             return "no service\n".to_owned();
         }
-        let counted = self.counted_seconds.map_or_else(|| "not yet".to_owned(), |ago| format!("{} ago", age(ago)));
+        let counted =
+            self.counted_seconds.map_or_else(|| "not yet".to_owned(), |ago| format!("{} ago", age(ago)));
         format!("{table}\ntraffic since the agent's start, counted {counted}\n")
     }
 }
@@ -86,7 +87,13 @@ mod tests {
             protocol: "TCP".into(),
             ready: vec!["10.244.0.2:8080".into()],
             draining: vec!["10.244.0.3:8080".into()],
-            traffic: Traffic { connections: 7, packets_in: 70, bytes_in: 700, packets_out: 60, bytes_out: 600 },
+            traffic: Traffic {
+                connections: 7,
+                packets_in: 70,
+                bytes_in: 700,
+                packets_out: 60,
+                bytes_out: 600,
+            },
         };
         let answer = Services { counted_seconds: Some(4.0), services: vec![service] };
         let text = answer.text(false);

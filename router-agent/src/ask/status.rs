@@ -132,7 +132,12 @@ pub(crate) struct Problem {
 impl Status {
     /// The first line, from all the others.
     pub(crate) fn judge(&mut self) {
-        let failing: Vec<&str> = self.jobs.iter().filter(|job| job.state == JobState::Failing).map(|job| job.name.as_str()).collect();
+        let failing: Vec<&str> = self
+            .jobs
+            .iter()
+            .filter(|job| job.state == JobState::Failing)
+            .map(|job| job.name.as_str())
+            .collect();
         let starting = self.jobs.iter().any(|job| job.state == JobState::Starting);
         let down = self.bgp.as_ref().map_or(0, |bgp| bgp.down.len());
         let mut wrong = Vec::new();
@@ -209,7 +214,8 @@ impl Status {
     fn watches(&self) -> Table {
         let mut table = Table::new(&["FOLLOWED", "LISTED", "LAST EVENT"]);
         for watch in &self.watches {
-            let ago = watch.last_event_seconds.map(|seconds| format!("{} ago", age(seconds))).unwrap_or_default();
+            let ago =
+                watch.last_event_seconds.map(|seconds| format!("{} ago", age(seconds))).unwrap_or_default();
             table.row(&[&watch.kind, &if watch.listed { "yes" } else { "NO" }, &ago]);
         }
         table
@@ -302,7 +308,10 @@ mod tests {
             last_error: String::new(),
         };
         let bgp = Some(Bgp { established: 0, peers: 1, down: vec![down] });
-        assert_eq!(verdict(Status { bgp, ..status(JobState::Ok, 2) }), "DEGRADED: 2 problems, 1 BGP peer down");
+        assert_eq!(
+            verdict(Status { bgp, ..status(JobState::Ok, 2) }),
+            "DEGRADED: 2 problems, 1 BGP peer down"
+        );
     }
 
     #[test]

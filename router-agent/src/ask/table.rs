@@ -27,7 +27,8 @@ impl Table {
 impl Display for Table {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width = |column: usize| self.rows.iter().filter_map(|row| Some(row.get(column)?.chars().count())).max();
+        let width =
+            |column: usize| self.rows.iter().filter_map(|row| Some(row.get(column)?.chars().count())).max();
         let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
         for row in &self.rows {
             let mut line = String::new();
@@ -45,7 +46,11 @@ pub(super) fn age(seconds: f64) -> String {
     if seconds < 10.0 {
         return format!("{seconds:.1}s");
     }
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an age is neither huge nor negative")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "an age is neither huge nor negative"
+    )]
     let seconds = seconds as u64;
     let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
     match (days, hours, minutes) {
@@ -71,7 +76,14 @@ mod tests {
 
     #[test]
     fn an_age_has_two_units_at_most() {
-        let rows = [(0.04, "0.0s"), (9.96, "10.0s"), (59.9, "59s"), (61.0, "1m1s"), (3_720.0, "1h2m"), (90_000.0, "1d1h")];
+        let rows = [
+            (0.04, "0.0s"),
+            (9.96, "10.0s"),
+            (59.9, "59s"),
+            (61.0, "1m1s"),
+            (3_720.0, "1h2m"),
+            (90_000.0, "1d1h"),
+        ];
         for (seconds, expected) in rows {
             assert_eq!(age(seconds), expected);
         }

@@ -35,7 +35,11 @@ impl Listen {
     /// Every address is both families' where the host has both.
     pub(crate) async fn bind(&self) -> Result<TcpListener> {
         let Self { host, port, flags } = self;
-        let bound = if host.is_empty() { everywhere(*port).await } else { TcpListener::bind((host.as_str(), *port)).await };
+        let bound = if host.is_empty() {
+            everywhere(*port).await
+        } else {
+            TcpListener::bind((host.as_str(), *port)).await
+        };
         bound.with_context(|| format!("cannot listen at {host:?} port {port} ({flags})"))
     }
 }

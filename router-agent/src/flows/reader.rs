@@ -65,7 +65,8 @@ impl Reader {
         }
         let mut connections = Vec::with_capacity(latest.len());
         for ((_, key), half) in latest.into_iter().rev() {
-            let twin = twin_key(&key, &half).map(|key| find(&self.confirmed, &self.fresh, key)).transpose()?;
+            let twin =
+                twin_key(&key, &half).map(|key| find(&self.confirmed, &self.fresh, key)).transpose()?;
             connections.push(connection(key.protocol, &half, twin.flatten().as_ref(), now));
         }
         Ok(Found { connections, total })
@@ -131,7 +132,8 @@ mod tests {
 
     #[test]
     fn two_halves_are_one_connection() {
-        let (client, server) = (half(flow_flags::CLIENT, seen::REQUEST), half(flow_flags::SERVER, seen::REPLY));
+        let (client, server) =
+            (half(flow_flags::CLIENT, seen::REQUEST), half(flow_flags::SERVER, seen::REPLY));
         let found = connection(protocol::TCP, &client, Some(&server), Duration::from_secs(5));
         assert_eq!((found.age, found.idle), (Duration::from_secs(4), Duration::from_secs(2)));
         assert_eq!((found.usage.from_clients.packets, found.usage.to_clients.bytes), (3, 300));

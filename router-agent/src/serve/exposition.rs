@@ -89,6 +89,9 @@ mod tests {
         page.histogram("exports", "Pages.", &crate::measure::EXPORTS);
         let text = page.into_text();
         assert!(text.contains("kube_router_exports_bucket{le=\"0.005\"} "), "{text}");
-        assert!(text.contains("_bucket{le=\"+Inf\"} ") && text.contains("kube_router_exports_count "), "{text}");
+        assert!(
+            text.contains("_bucket{le=\"+Inf\"} ") && text.contains("kube_router_exports_count "),
+            "{text}"
+        );
     }
 }

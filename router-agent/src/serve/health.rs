@@ -168,6 +168,10 @@ fn ready(progress: &Progress) -> (StatusCode, String) {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
+    use axum::http::Request;
+    use tower::ServiceExt as _;
+
     use super::*;
 
     const fn at(millis: u64) -> Duration {
@@ -211,7 +215,30 @@ mod tests {
     fn the_body_says_who() {
         assert_eq!(answer(&[]), (StatusCode::OK, "OK\n".to_owned()));
         let (code, text) = answer(&["NetworkService", "Metrics"]);
-        assert_eq!((code.as_u16(), text.as_str()), (500, "Unhealthy\nno heartbeat of: NetworkService, Metrics\n"));
+        assert_eq!(
+            (code.as_u16(), text.as_str()),
+            (500, "Unhealthy\nno heartbeat of: NetworkService, Metrics\n")
+        );
+    }
+
+    #[tokio::test]
+    async fn any_method_is_answered_and_other_paths_are_not() {
+        let (stuck, _) = monitor();
+        stuck.begin(Duration::ZERO);
+        let told = watch::channel(Progress::default()).1;
+        let asked = async |monitor: Monitor, method: &str, path: &str| {
+            let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+            let answer = router(Arc::new(monitor), told.clone()).oneshot(request).await.unwrap();
+            answer.status().as_u16()
+        };
+        // Its one beat is expected every ten seconds of the process's life, which has just begun.
+        assert_eq!(asked(stuck, "GET", "/healthz").await, 200);
+        let never = Box::leak(Box::new(Pulse::of("Metrics")));
+        let overdue = Monitor { watched: vec![(never, Duration::ZERO)], begun: Duration::ZERO.into() };
+        tokio::time::sleep(GRACE + at(100)).await;
+        assert_eq!(asked(overdue, "POST", "/healthz").await, 500);
+        assert_eq!(asked(monitor().0, "GET", "/health").await, 404);
+        assert_eq!(asked(monitor().0, "HEAD", "/readyz").await, 503);
     }
 
     #[test]
@@ -221,6 +248,9 @@ mod tests {
         progress.in_step = true;
         assert_eq!(ready(&progress).0.as_u16(), 200);
         progress.unlisted.insert(router_core::cluster::Kind::Services);
-        assert_eq!(ready(&progress), (StatusCode::SERVICE_UNAVAILABLE, "Not ready\nno first list of: Services\n".to_owned()));
+        assert_eq!(
+            ready(&progress),
+            (StatusCode::SERVICE_UNAVAILABLE, "Not ready\nno first list of: Services\n".to_owned())
+        );
     }
 }

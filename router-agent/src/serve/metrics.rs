@@ -194,7 +194,8 @@ fn dataplane(page: &mut Page, kernel: &Kernel, seen: &Seen) {
     for it in &fill {
         ages.sample(&[("map", it.map)], seconds(it.age));
     }
-    let mut drops = page.counter("drops_total", "Packets dropped, by reason; also by agents before this one.");
+    let mut drops =
+        page.counter("drops_total", "Packets dropped, by reason; also by agents before this one.");
     for dropped in kernel.drops.look().unwrap_or_default() {
         drops.sample(&[("reason", dropped.reason.name())], dropped.total);
     }
@@ -207,8 +208,12 @@ fn router(page: &mut Page, peers: &[PeerView]) {
         let asn = session.map_or(peer.peer_asn, |session| session.peer_asn);
         let kind = if asn == peer.local_asn { "internal" } else { "external" };
         let (address, number) = (peer.address.to_string(), asn.0.to_string());
-        let labels =
-            [("address", address.as_str()), ("type", kind), ("asn", &number), ("state", state_name(peer.state))];
+        let labels = [
+            ("address", address.as_str()),
+            ("type", kind),
+            ("asn", &number),
+            ("state", state_name(peer.state)),
+        ];
         family.sample(&labels, 1);
     }
     let established = peers.iter().filter(|peer| peer.state == State::Established).count();
@@ -216,10 +221,13 @@ fn router(page: &mut Page, peers: &[PeerView]) {
     let bgp = &measure::BGP;
     page.counter("controller_bgp_advertisements_received", "Changes of best paths, own ones among them.")
         .sample(&[], bgp.best_paths.get());
-    page.counter("controller_bgp_advertisements_sent", "Prefixes that this node began or ceased to originate.")
-        .sample(&[("type", "pod-route")], bgp.pod_routes.get())
-        .sample(&[("type", "advertise-vip")], bgp.vips_advertised.get())
-        .sample(&[("type", "withdraw-vip")], bgp.vips_withdrawn.get());
+    page.counter(
+        "controller_bgp_advertisements_sent",
+        "Prefixes that this node began or ceased to originate.",
+    )
+    .sample(&[("type", "pod-route")], bgp.pod_routes.get())
+    .sample(&[("type", "advertise-vip")], bgp.vips_advertised.get())
+    .sample(&[("type", "withdraw-vip")], bgp.vips_withdrawn.get());
     page.histogram(
         "controller_bgp_internal_peers_sync_time",
         "Seconds that bringing neighbors and routes in step with the cluster takes.",
@@ -231,7 +239,8 @@ fn router(page: &mut Page, peers: &[PeerView]) {
         &bgp.nodes,
     );
     let routes = &measure::ROUTES;
-    page.gauge("host_routes_synced", "Learned routes that the kernel holds.").sample(&[], routes.synced.get());
+    page.gauge("host_routes_synced", "Learned routes that the kernel holds.")
+        .sample(&[], routes.synced.get());
     page.counter("host_routes_added", "Learned routes written.").sample(&[], routes.added.get());
     page.counter("host_routes_removed", "Learned routes deleted.").sample(&[], routes.removed.get());
     page.histogram("host_routes_sync_time", "Seconds that a pass that writes routes takes.", &routes.passes);

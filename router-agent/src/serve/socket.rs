@@ -41,7 +41,10 @@ pub(super) async fn run(path: PathBuf, asked: Asked, events: mpsc::Sender<Event>
             text: format!("sub-commands cannot ask this agent: {error:#}"),
             remedy: "see to what is there; it is tried again, and everything else goes on".to_owned(),
         });
-        events.send(Event::Problems(subject, found.into_iter().collect())).await.context("tell of the socket")?;
+        events
+            .send(Event::Problems(subject, found.into_iter().collect()))
+            .await
+            .context("tell of the socket")?;
         match bound {
             Ok(listener) => axum::serve(listener, router.clone()).await?,
             Err(_) => sleep(RETRY).await,
@@ -59,7 +62,9 @@ fn bind(path: &Path) -> Result<UnixListener> {
     }
     let new = path.with_extension("new");
     match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context("cannot make room"),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(error).context("cannot make room");
+        }
         _ => {}
     }
     let listener = UnixListener::bind(&new).context("cannot listen")?;

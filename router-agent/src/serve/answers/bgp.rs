@@ -33,7 +33,10 @@ async fn originated(routing: &Routing) -> Result<Vec<String>> {
     let mut originated = Vec::new();
     for family in Family::ALL {
         let asked = routing.ask_speaker(|to| Ask::Paths(Table::Global, Lookup::All(family), to)).await?;
-        let ours = asked.unwrap_or_default().into_iter().filter(|it| it.paths.iter().any(|path| path.source.is_none()));
+        let ours = asked
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|it| it.paths.iter().any(|path| path.source.is_none()));
         originated.extend(ours.map(|destination| destination.prefix.to_string()));
     }
     Ok(originated)

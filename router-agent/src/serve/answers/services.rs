@@ -11,7 +11,10 @@ use crate::serve::seconds;
 
 /// All services, or those of one name or address.
 pub(in crate::serve) async fn gather(asked: &Asked, of: Option<String>) -> Result<Services> {
-    ensure!(asked.sources.kernel.is_some(), "this agent does not balance services: --run-service-proxy is off");
+    ensure!(
+        asked.sources.kernel.is_some(),
+        "this agent does not balance services: --run-service-proxy is off"
+    );
     let wanted = of.clone();
     let mut services = asked.sources.look(move |look| list(look.cluster, wanted.as_deref())).await?;
     ensure!(of.is_none() || !services.is_empty(), "no service is called, or has, {}", of.unwrap_or_default());
@@ -48,9 +51,7 @@ fn list(cluster: &Cluster, of: Option<&str>) -> Vec<(Frontend, Service)> {
         };
         found.push((*frontend, service));
     }
-    found.sort_by(|(one, a), (other, b)| {
-        (&a.namespace, &a.name, one).cmp(&(&b.namespace, &b.name, other))
-    });
+    found.sort_by(|(one, a), (other, b)| (&a.namespace, &a.name, one).cmp(&(&b.namespace, &b.name, other)));
     found
 }
 
