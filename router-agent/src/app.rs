@@ -5,6 +5,7 @@
 //! SIGTERM and SIGINT end the process and leave everything in the kernel as it is.
 
 pub(crate) mod kernel;
+pub(crate) mod plan;
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -26,6 +27,7 @@ use tokio::time::timeout;
 use tower::layer::layer_fn;
 use tracing::info;
 
+use crate::ask;
 use crate::bgp::{grpc, speaker};
 use crate::cluster::lines::WholeLines;
 use crate::cluster::watch as follow;
@@ -36,13 +38,25 @@ use crate::log;
 use crate::node::{egress, forwarding, pod_network};
 use crate::parts::{publish, spawn};
 use crate::reconcile::{self, Driver, Outlets, Progress, Reconciler, Settings};
+use crate::serve::{self, Sources, health};
 
 /// Events under way from the parts to the loop: enough for a burst, few enough that a list of many thousand
 /// objects is not held twice.
 const EVENTS: usize = 1_024;
 
-/// Questions to the speaker under way.
+/// Upstream's default of --routes-sync-period: the speaker turns far more often.
+const ROUTES_SYNC_PERIOD: Duration = Duration::from_mins(5);
+
+/// Questions to a loop under way.
 const ASKS: usize = 16;
+
+/// A kernel side that has started.
+#[derive(Debug)]
+pub(crate) struct Started<D> {
+    pub(crate) driver: D,
+    /// What is told of it.
+    pub(crate) seen: serve::Kernel,
+}
 
 /// All that touches the kernel.
 pub(crate) trait KernelSide: Send + 'static {
@@ -57,7 +71,7 @@ pub(crate) trait KernelSide: Send + 'static {
         events: mpsc::Sender<Event>,
         host: watch::Receiver<HostView>,
         parts: &mut JoinSet<()>,
-    ) -> impl Future<Output = anyhow::Result<Self::Driver>> + Send;
+    ) -> impl Future<Output = anyhow::Result<Started<Self::Driver>>> + Send;
 }
 
 /// The whole program.
@@ -65,6 +79,9 @@ pub(crate) fn main(args: impl Iterator<Item = String>, kernel: impl KernelSide) 
     let mut args = args;
     let program = args.next().unwrap_or_else(|| "kube-router".to_owned());
     let args: Vec<String> = args.collect();
+    if let Some(code) = ask::main(&args) {
+        return code;
+    }
     match start(&program, &args) {
         Start::Say(text, code) => {
             eprint!("{text}");
@@ -109,7 +126,7 @@ fn start(program: &str, args: &[String]) -> Start {
         );
     }
     if flags.help {
-        return Start::Say(Flags::usage(), 0);
+        return Start::Say(format!("{}\n{}", Flags::usage(), ask::usage()), 0);
     }
     if flags.version {
         return Start::Say(format!("{}\n", version_line(program)), 0);
@@ -166,18 +183,32 @@ async fn run(config: Config, kernel: impl KernelSide) -> anyhow::Result<()> {
         info!("--run-router and --run-service-proxy are both off: nothing to run");
         return Ok(());
     }
-    let client = connect(&config.api).await?;
+    let started = Instant::now();
     let (events, inbox) = mpsc::channel(EVENTS);
     let (progress, mut progress_seen) = watch::channel(Progress::default());
     let (host, host_seen) = watch::channel(HostView::default());
 
     let mut parts = JoinSet::new();
-    let kinds = spawn_followers(&config, &client, &events, &mut parts);
-    let cluster = Cluster::new(&config.node_name, kinds);
-    progress.send_modify(|progress| progress.unlisted.clone_from(cluster.unlisted()));
-    let driver = match &config.services {
-        Some(services) => Some(kernel.start(services, events.clone(), host_seen.clone(), &mut parts).await?),
+    let monitor = Arc::new(health::Monitor::new(heartbeats(&config)));
+    spawn(&mut parts, "watching heartbeats", Arc::clone(&monitor).run(progress_seen.clone()));
+    if let Some(listen) = &config.health {
+        let serving = health::serve(listen.bind().await?, Arc::clone(&monitor), progress_seen.clone());
+        spawn(&mut parts, "serving health", serving);
+    }
+    let metrics = match &config.metrics {
+        Some(metrics) => Some((metrics.clone(), metrics.listen.bind().await?)),
         None => None,
+    };
+    let client = connect(&config.api).await?;
+    let followed = spawn_followers(&config, &client, &events, &mut parts);
+    let cluster = Cluster::new(&config.node_name, followed.clone());
+    progress.send_modify(|progress| progress.unlisted.clone_from(cluster.unlisted()));
+    let (driver, kernel) = match &config.services {
+        Some(services) => {
+            let started = kernel.start(services, events.clone(), host_seen.clone(), &mut parts).await?;
+            (Some(started.driver), Some(started.seen))
+        }
+        None => (None, None),
     };
     let settings = Settings {
         sync_period: config.services.as_ref().map_or(Duration::MAX, |services| services.sync_period),
@@ -188,13 +219,27 @@ async fn run(config: Config, kernel: impl KernelSide) -> anyhow::Result<()> {
             .collect(),
         advertise_vips: config.routing.as_ref().is_some_and(|routing| routing.terms.advertise_cluster_ips),
     };
-    let routing = config
+    let (routing, asked_routing) = config
         .routing
         .as_ref()
-        .map(|routing| start_routing(routing, &config, host_seen.clone(), &events, &mut parts));
+        .map(|routing| start_routing(routing, &config, started, host_seen.clone(), &events, &mut parts))
+        .unzip();
+    let (asks, asked) = mpsc::channel(ASKS);
+    let sources = Sources {
+        node: config.node_name.clone(),
+        started,
+        followed,
+        monitor,
+        progress: progress_seen.clone(),
+        host: host_seen.clone(),
+        services: asks,
+        kernel,
+        routing: asked_routing,
+    };
+    serve::start(sources, config.socket.clone(), metrics, events.clone(), &mut parts);
     let outlets = Outlets { progress, host, routing };
     let reconciler = Reconciler::<EbpfPlane<[u8; 4]>, _>::new(cluster, driver, settings, outlets);
-    let loop_ended = reconciler.run(inbox);
+    let loop_ended = reconciler.run(inbox, asked);
     let ready = async {
         first_lists(&config, &mut progress_seen).await?;
         match &config.cni {
@@ -241,11 +286,11 @@ fn spawn_followers(
 fn start_routing(
     routing: &Routing,
     config: &Config,
+    started: Instant,
     host: watch::Receiver<HostView>,
     events: &mpsc::Sender<Event>,
     parts: &mut JoinSet<()>,
-) -> reconcile::Routing {
-    let started = Instant::now();
+) -> (reconcile::Routing, serve::Routing) {
     let (announced, announced_seen) = watch::channel(BTreeSet::new());
     let (view, view_seen) = watch::channel(None);
     let (asks, asked) = mpsc::channel(ASKS);
@@ -265,12 +310,25 @@ fn start_routing(
     let way_out = egress::run(routing.pod_egress, view_seen.clone(), events.clone());
     spawn(parts, "keeping pods' way out", way_out);
     parts.spawn(speaker::run(settings, view_seen, events.clone(), asked, Arc::clone(&queue)));
-    let kept = fib::run(queue, own_seen, routing.sync_period, events.clone());
+    let (routes, routes_asked) = mpsc::channel(ASKS);
+    let kept = fib::run(queue, own_seen, routing.sync_period, events.clone(), routes_asked);
     spawn(parts, "keeping learned routes", kept);
     for address in &routing.admin {
         parts.spawn(grpc::run(*address, asks.clone(), started, events.clone()));
     }
-    reconcile::Routing { view, announced: announced_seen }
+    (reconcile::Routing { view, announced: announced_seen }, serve::Routing { speaker: asks, routes })
+}
+
+/// Whose heartbeats are expected, and how often.
+fn heartbeats(config: &Config) -> Vec<(&'static health::Pulse, Duration)> {
+    let mut expected = Vec::new();
+    if let Some(routing) = &config.routing {
+        expected.push((&health::ROUTING, ROUTES_SYNC_PERIOD));
+        expected.push((&health::ROUTES, routing.sync_period));
+    }
+    expected.extend(config.services.iter().map(|services| (&health::SERVICES, services.sync_period)));
+    expected.extend(config.metrics.iter().map(|_| (&health::METRICS, health::METRICS_PERIOD)));
+    expected
 }
 
 /// What must never be led elsewhere by a learned route, from this host's view and the speaker's.

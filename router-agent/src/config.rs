@@ -2,6 +2,7 @@
 //! off is `None`, so its settings do not exist.
 
 mod routing;
+mod serving;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,8 +11,11 @@ use std::time::Duration;
 use ipnet::IpNet;
 use router_core::peering::Terms;
 
+use crate::ask::SOCKET;
 use crate::flags::Flags;
 use crate::pflag::Signed;
+
+pub(crate) use self::serving::{Listen, Metrics};
 
 /// The configuration of one run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +27,11 @@ pub(crate) struct Config {
     pub(crate) services: Option<Services>,
     pub(crate) cni: Option<Cni>,
     pub(crate) routing: Option<Routing>,
+    /// Where health is asked.
+    pub(crate) health: Option<Listen>,
+    pub(crate) metrics: Option<Metrics>,
+    /// Where sub-commands ask.
+    pub(crate) socket: PathBuf,
 }
 
 /// How the API server is reached.
@@ -81,6 +90,7 @@ pub(crate) struct Environment {
     pub(crate) node_name: Option<String>,
     pub(crate) cni_conf_file: Option<PathBuf>,
     pub(crate) host_name: Option<String>,
+    pub(crate) socket: Option<PathBuf>,
 }
 
 impl Environment {
@@ -90,6 +100,7 @@ impl Environment {
         Self {
             node_name: text("NODE_NAME"),
             cni_conf_file: text("KUBE_ROUTER_CNI_CONF_FILE").map(PathBuf::from),
+            socket: text("KUBE_ROUTER_SOCKET").map(PathBuf::from),
             host_name: nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()),
         }
     }
@@ -110,6 +121,7 @@ impl Flags {
             auto_mtu: self.auto_mtu,
         });
         let routing = routing::resolve(&self, &mut wrong);
+        let (health, metrics) = serving::resolve(&self, &mut wrong);
         let config = Config {
             api: Api {
                 kubeconfig: filled(self.kubeconfig).map(PathBuf::from),
@@ -121,6 +133,9 @@ impl Flags {
             services: self.run_service_proxy.then_some(services),
             cni,
             routing: self.run_router.then_some(routing),
+            health,
+            metrics,
+            socket: environment.socket.unwrap_or_else(|| SOCKET.into()),
         };
         if wrong.is_empty() { Ok(config) } else { Err(wrong) }
     }

@@ -6,6 +6,7 @@
 //! anew; of what we write ourselves the kernel does not tell us. A write that fails is tried again ever more rarely,
 //! while others go on. Nothing is planned before it is known what is ours by other means.
 
+mod answer;
 mod problems;
 mod queue;
 #[cfg(test)]
@@ -24,10 +25,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, trace};
 
+use crate::measure::ROUTES;
 use crate::planes::fib::FibDriver;
 use crate::reconcile::{Driver as _, backoff};
+use crate::serve::health;
 use crate::sys::netlink::{Notice, RouteEvents};
 
+pub(crate) use self::answer::{Ask, LearnedRoute, Standing};
 use self::problems::Reporter;
 pub(crate) use self::queue::FibQueue;
 use self::queue::Pending;
@@ -50,9 +54,13 @@ pub(crate) async fn run(
     own: watch::Receiver<Option<Own>>,
     sync_period: Duration,
     events: mpsc::Sender<Event>,
+    asks: mpsc::Receiver<Ask>,
 ) -> Result<()> {
-    Keeper::open(sync_period)?.run(queue, own, events).await
+    Keeper::open(sync_period)?.run(queue, own, events, asks).await
 }
+
+/// It turns at least this often, so that one can see that it does.
+const IDLE: Duration = Duration::from_secs(30);
 
 /// What has to be read again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -134,10 +142,12 @@ impl Keeper {
         queue: Arc<FibQueue>,
         mut own: watch::Receiver<Option<Own>>,
         events: mpsc::Sender<Event>,
+        mut asks: mpsc::Receiver<Ask>,
     ) -> Result<()> {
         own.mark_changed();
         loop {
-            let due = self.due();
+            health::ROUTES.beat();
+            let due = self.due().min(Instant::now() + self.sync_period.min(IDLE));
             tokio::select! {
                 pending = queue.changes() => self.take(pending),
                 changed = own.changed() => {
@@ -147,6 +157,7 @@ impl Keeper {
                 notices = self.notices.notices() => {
                     notices.context("listen to netlink events")?.iter().for_each(|notice| self.note(notice));
                 }
+                Some(ask) = asks.recv() => self.answer(ask).await,
                 () = sleep_until(due) => {}
             }
             if self.placed {
@@ -297,12 +308,16 @@ impl Keeper {
             }
             self.write(&mut have, &batch, &dirty, &mut done).await;
         }
+        ROUTES.synced.set(have.rows.len());
         self.have = Some(have);
         if owners.is_empty() {
             return;
         }
         let Done { ops, unasked, failed } = done;
         let took = now.elapsed();
+        if ops > 0 {
+            ROUTES.passes.took(took);
+        }
         debug!("{} prefixes planned, {ops} ops, {} failed, in {took:?}", owners.len(), failed.len());
         if self.reads > 1 && afresh && unasked > 0 {
             info!("{unasked} learned routes were not as they should be and are written anew");
@@ -329,7 +344,13 @@ impl Keeper {
         let asked = |of: IpNet| dirty.contains(&of) || self.held.contains_key(&of);
         let unasked = groups.iter().filter(|group| matches!(group.owner, Owner::Route(of) if !asked(of)));
         done.unasked += unasked.count();
-        done.failed.extend(self.driver.apply(&groups).await);
+        let failed = self.driver.apply(&groups).await;
+        let stuck: BTreeSet<&Owner> = failed.iter().map(|(owner, _)| owner).collect();
+        for group in groups.iter().filter(|group| !stuck.contains(&group.owner)) {
+            ROUTES.added.add(group.puts.len());
+            ROUTES.removed.add(group.dels.len());
+        }
+        done.failed.extend(failed);
     }
 
     /// Remembers who failed, and forgets who no longer does and what is no longer chosen.

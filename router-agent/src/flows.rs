@@ -5,6 +5,8 @@
 //! second old and that a packet may come between our look and our delete.
 //! Nothing is deleted before services are known: the caller starts the sweep then.
 
+mod reader;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -25,6 +27,8 @@ use zerocopy::FromBytes as _;
 use crate::planes::ebpf::Resting;
 use crate::sys::bpf::{Row, Table, take};
 use crate::sys::clock::monotonic;
+
+pub(crate) use self::reader::{Connection, Reader};
 
 type V4 = [u8; 4];
 type Rows = Table<Row<FlowKey<V4>>, Row<Flow<V4>>>;
@@ -121,9 +125,10 @@ impl Traffic {
     }
 }
 
-/// Traffic of a service, by direction.
+/// Traffic of a service, by direction, and the flows that it came by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
+    pub connections: u64,
     pub from_clients: Traffic,
     pub to_clients: Traffic,
 }
@@ -133,19 +138,21 @@ impl Usage {
     fn of(half: &Flow<V4>) -> Self {
         let traffic = Traffic { packets: half.packets, bytes: half.bytes };
         if half.flags & flow_flags::CLIENT != 0 {
-            Self { from_clients: traffic, ..Self::default() }
+            Self { connections: 1, from_clients: traffic, ..Self::default() }
         } else {
             Self { to_clients: traffic, ..Self::default() }
         }
     }
 
     fn add(&mut self, other: Self) {
+        self.connections += other.connections;
         self.from_clients.add(other.from_clients);
         self.to_clients.add(other.to_clients);
     }
 
     fn max(self, other: Self) -> Self {
         Self {
+            connections: self.connections.max(other.connections),
             from_clients: self.from_clients.max(other.from_clients),
             to_clients: self.to_clients.max(other.to_clients),
         }
@@ -157,8 +164,11 @@ impl Usage {
 pub(crate) struct Swept {
     /// Sweeps since the start; until the first, nothing is known.
     pub sweeps: u64,
-    /// Rows that live, and rows deleted by this sweep.
+    /// When it ended; `None` before the first.
+    pub at: Option<Instant>,
+    /// Rows that live, those of them that are not confirmed, and rows deleted by this sweep.
     pub live: usize,
+    pub fresh: usize,
     pub deleted: usize,
     /// Ids of backends and of service ports that a live flow holds.
     pub backends: BTreeSet<u32>,
@@ -190,6 +200,11 @@ impl Sweeper {
             retired: BTreeMap::new(),
             last: Swept::default(),
         })
+    }
+
+    /// A reader of the same maps.
+    pub(crate) fn reader(&self) -> Result<Reader> {
+        Ok(Reader { confirmed: self.confirmed.share()?, fresh: self.fresh.share()? })
     }
 
     /// Sweeps every ten seconds until the process ends, and tells what it found.
@@ -238,7 +253,11 @@ impl Sweeper {
             }
             let dead = self.judge(suspects, now, &mut swept, &mut live)?;
             swept.deleted += self.bury(&dead, confirmed);
+            if !confirmed {
+                swept.fresh = swept.live;
+            }
         }
+        swept.at = Some(Instant::now());
         for (service, usage) in &self.retired {
             live.entry(*service).or_insert_with(Usage::default).add(*usage);
         }
@@ -276,11 +295,7 @@ impl Sweeper {
     }
 
     fn find(&self, key: FlowKey<V4>) -> Result<Option<Flow<V4>>> {
-        let found = match self.confirmed.get(&Row::new(key))? {
-            Some(row) => Some(row),
-            None => self.fresh.get(&Row::new(key))?,
-        };
-        Ok(found.map(Row::into_inner))
+        find(&self.confirmed, &self.fresh, key)
     }
 
     /// Clients' halves first: they lead to the servers'.
@@ -298,6 +313,14 @@ impl Sweeper {
         }
         keys.len() - failures.len()
     }
+}
+
+fn find(confirmed: &Rows, fresh: &Rows, key: FlowKey<V4>) -> Result<Option<Flow<V4>>> {
+    let found = match confirmed.get(&Row::new(key))? {
+        Some(row) => Some(row),
+        None => fresh.get(&Row::new(key))?,
+    };
+    Ok(found.map(Row::into_inner))
 }
 
 fn note(swept: &mut Swept, live: &mut BTreeMap<u32, Usage>, half: &Flow<V4>) {

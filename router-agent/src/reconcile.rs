@@ -8,7 +8,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::IpAddr;
-use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::Error;
@@ -17,12 +16,14 @@ use router_core::cluster::{Cluster, Event, HostView, Kind, RoutingView};
 use router_core::plan::order::{held_back, waves};
 use router_core::plan::{Group, Owner, Plane};
 use router_core::problem::{Finder, Problem, Subject};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, trace};
 
 use crate::cluster::report;
+use crate::measure::SERVICES;
 use crate::parts::publish;
+use crate::serve::health;
 use crate::sys::bpf::Full;
 
 /// The IO half of a plane.
@@ -63,6 +64,27 @@ pub(crate) struct Routing {
     pub(crate) announced: watch::Receiver<BTreeSet<IpAddr>>,
 }
 
+/// A question to the loop, answered between two passes. Who has gone away in the meantime is owed no answer.
+pub(crate) enum Ask<P: Plane> {
+    /// A look at what it knows; a short one, since the loop stands still.
+    Look(Looker<P>),
+    /// What a comparison of everything with the kernel, read for this, would do.
+    Plan(oneshot::Sender<Result<Vec<Group<P::Op>>, Error>>),
+}
+
+/// Whoever looks; it takes the answer with it.
+pub(crate) type Looker<P> = Box<dyn FnOnce(&Look<'_, P>) + Send>;
+
+/// What the loop knows.
+#[derive(Debug)]
+pub(crate) struct Look<'a, P: Plane> {
+    pub(crate) cluster: &'a Cluster,
+    /// What the kernel holds; `None` in doubt.
+    pub(crate) have: Option<&'a P::Tables>,
+    /// When something of a kind was last told.
+    pub(crate) heard: &'a BTreeMap<Kind, Instant>,
+}
+
 /// What the loop is told once.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -81,6 +103,9 @@ const WITHDRAWAL: Duration = Duration::from_millis(500);
 /// Longest distance between passes under a storm.
 const SLOWEST: Duration = Duration::from_millis(50);
 
+/// It turns at least this often, so that one can see that it does.
+const IDLE: Duration = Duration::from_mins(1);
+
 /// The loop's state. The cluster is its alone.
 pub(crate) struct Reconciler<P: Plane, D> {
     cluster: Cluster,
@@ -90,6 +115,9 @@ pub(crate) struct Reconciler<P: Plane, D> {
     outlets: Outlets,
     /// What the kernel holds, as far as we know; `None` in doubt.
     have: Option<P::Tables>,
+    heard: BTreeMap<Kind, Instant>,
+    /// When the first event came that no pass has taken in.
+    waiting_since: Option<Instant>,
     dirty: BTreeSet<Owner>,
     held: BTreeMap<Owner, Held>,
     unreadable: u32,
@@ -130,6 +158,8 @@ where
             settings,
             outlets,
             have: None,
+            heard: BTreeMap::new(),
+            waiting_since: None,
             dirty: BTreeSet::new(),
             held: BTreeMap::new(),
             unreadable: 0,
@@ -145,16 +175,12 @@ where
 
     /// Runs until every sender of events is gone. May be dropped at any await: every prefix of what it does
     /// leaves a working data plane.
-    pub(crate) async fn run(mut self, mut events: mpsc::Receiver<Event>) {
+    pub(crate) async fn run(mut self, mut events: mpsc::Receiver<Event>, mut asks: mpsc::Receiver<Ask<P>>) {
         let mut batch = Vec::with_capacity(BATCH);
         loop {
-            let due = [self.due(), self.strange_at].into_iter().flatten().min();
-            let wake = pin!(async {
-                match due {
-                    Some(due) => sleep_until(due).await,
-                    None => std::future::pending().await,
-                }
-            });
+            health::SERVICES.beat();
+            let turn = Instant::now() + self.settings.sync_period.min(IDLE);
+            let due = [self.due(), self.strange_at].into_iter().flatten().fold(turn, Instant::min);
             tokio::select! {
                 count = events.recv_many(&mut batch, BATCH) => {
                     if count == 0 {
@@ -162,7 +188,8 @@ where
                     }
                     self.absorb(batch.drain(..));
                 }
-                () = wake => {}
+                Some(ask) = asks.recv() => self.answer(ask).await,
+                () = sleep_until(due) => {}
             }
             if self.due().is_some_and(|due| due <= Instant::now()) {
                 self.pass().await;
@@ -173,15 +200,37 @@ where
         }
     }
 
-    fn absorb(&mut self, events: impl Iterator<Item = Event>) {
+    async fn answer(&mut self, ask: Ask<P>) {
+        match ask {
+            Ask::Look(look) => {
+                look(&Look { cluster: &self.cluster, have: self.have.as_ref(), heard: &self.heard });
+            }
+            Ask::Plan(to) => drop(to.send(self.plan().await)),
+        }
+    }
+
+    async fn plan(&mut self) -> Result<Vec<Group<P::Op>>, Error> {
+        let Some(driver) = self.driver.as_mut() else { return Ok(Vec::new()) };
+        let mut have = driver.read().await?;
+        let owners = P::owners(&self.cluster, &have);
+        Ok(P::plan_all(&self.cluster, &mut have, &owners, self.started.elapsed()))
+    }
+
+    fn absorb(&mut self, events: impl ExactSizeIterator<Item = Event>) {
+        let now = Instant::now();
+        SERVICES.events.add(events.len());
         for event in events {
             trace!("{event:?}");
+            self.heard.extend(event.kind().map(|kind| (kind, now)));
             let aside = matches!(event, Event::Slice(_) | Event::SliceGone(_) | Event::Problems(..));
             self.view_stale |= !aside;
             self.routing_stale |= matches!(event, Event::Node(..) | Event::NodeGone(_) | Event::Listed(_))
                 || (self.settings.advertise_vips
                     && matches!(event, Event::Service(_) | Event::ServiceGone(_)));
             self.dirty.extend(self.cluster.absorb(event));
+        }
+        if !self.dirty.is_empty() {
+            self.waiting_since.get_or_insert(now);
         }
     }
 
@@ -217,6 +266,12 @@ where
         let failed = self.apply(groups, &waiting).await;
         let outcome = (failed.len(), Instant::now() - now);
         debug!("{} owners planned, {ops} ops, {} failed, in {:?}", owners.len(), outcome.0, outcome.1);
+        SERVICES.passes.took(outcome.1);
+        SERVICES.writes.observe(ops as u64);
+        SERVICES.failures.add(outcome.0);
+        if let Some(since) = self.waiting_since.take() {
+            SERVICES.visible.took(since.elapsed());
+        }
         if failed.is_empty() {
             self.have = Some(have);
         }
@@ -427,6 +482,7 @@ async fn carry_out<P: Plane, D: Driver<P>>(
     mut groups: Vec<Group<P::Op>>,
 ) -> Vec<(Owner, Error)> {
     groups.retain(|group| !group.is_empty());
+    health::SERVICES.beat();
     if groups.is_empty() { Vec::new() } else { driver.apply(&groups).await }
 }
 

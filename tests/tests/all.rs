@@ -21,6 +21,7 @@ mod all {
     mod packets;
     mod paths;
     mod pods;
+    mod seen;
     mod spoof;
     mod survived;
     mod three_nodes;

@@ -58,6 +58,21 @@ pub enum Event {
     Problems(Subject, Vec<Problem>),
 }
 
+impl Event {
+    /// The kind that it tells of, if it is not about what is wrong.
+    pub const fn kind(&self) -> Option<Kind> {
+        match self {
+            Self::Service(_) | Self::ServiceGone(_) => Some(Kind::Services),
+            Self::Slice(_) | Self::SliceGone(_) => Some(Kind::EndpointSlices),
+            Self::Node(..) | Self::NodeGone(_) => Some(Kind::Node),
+            Self::Pod(_) | Self::PodGone(_) => Some(Kind::Pods),
+            Self::Link(_) => Some(Kind::Links),
+            Self::Listed(kind) => Some(*kind),
+            Self::Problems(..) => None,
+        }
+    }
+}
+
 /// What the host's own network needs to know of the cluster: which routes, which names.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct HostView {

@@ -16,8 +16,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::error;
 
-use crate::app::KernelSide;
+use crate::app::{KernelSide, Started};
 use crate::config::Services;
+use crate::drops::Drops;
 use crate::flows::{EventReader, PodNames, Sweeper, Swept, Timeouts};
 use crate::node::firewall;
 use crate::node::hooks::{self, Attacher};
@@ -26,6 +27,7 @@ use crate::node::prepare::{self, RESERVED_PORTS};
 use crate::node::service_link::{Keeper, ServiceLink};
 use crate::parts::{Care, publish, spawn};
 use crate::planes::ebpf::{EbpfDriver, Resting, SharedMeta};
+use crate::serve::Kernel;
 use crate::sys::netlink::Netlink;
 use crate::sys::{attach, bpf};
 
@@ -44,7 +46,7 @@ impl KernelSide for Ebpf {
         events: mpsc::Sender<Event>,
         host: watch::Receiver<HostView>,
         parts: &mut JoinSet<()>,
-    ) -> Result<EbpfDriver> {
+    ) -> Result<Started<EbpfDriver>> {
         prepare::settings(&RESERVED_PORTS);
         let mut keeper = Keeper::open()?;
         keeper.repair()?;
@@ -60,18 +62,28 @@ impl KernelSide for Ebpf {
         sweeper.survey().await?;
         let names = PodNames::default();
         let reader = EventReader::take(&mut object, names.clone())?;
+        let drops = Arc::new(Drops::take(&mut object)?);
         let attacher = Attacher::new(object, services.attach, pins.as_deref())?;
+        let attach_mode = attacher.mode_name();
         let watcher = Watcher::open()?;
 
         let (outside, outside_seen) = watch::channel(Outside::default());
         let devices = Devices { attacher, meta: meta.clone(), outside };
         spawn(parts, "following devices", devices.follow(watcher, events));
         spawn(parts, "following the cluster", follow_host(host, keeper, meta.clone(), names, outside_seen));
-        let (swept, _) = watch::channel(Arc::<Swept>::default());
+        let (swept, swept_seen) = watch::channel(Arc::<Swept>::default());
+        let seen = Kernel {
+            attach: attach_mode,
+            fast_path: services.fast_path,
+            swept: swept_seen,
+            flows: Arc::new(sweeper.reader()?),
+            drops: Arc::clone(&drops),
+        };
+        spawn(parts, "counting drops", async move { drops.run().await });
         spawn(parts, "sweeping flows", sweeper.run(swept));
         spawn(parts, "reading events", reader.run());
         spawn(parts, "renewing the lease", renew(meta));
-        Ok(driver)
+        Ok(Started { driver, seen })
     }
 }
 

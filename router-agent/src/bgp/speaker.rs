@@ -25,6 +25,8 @@ use tracing::{info, warn};
 
 use crate::fib::FibQueue;
 use crate::log::GOBGP;
+use crate::measure::BGP;
+use crate::serve::health;
 
 use super::answer::Watchers;
 use super::policies;
@@ -39,6 +41,9 @@ const ARRIVALS: usize = 8;
 const BATCH: usize = 4;
 /// Octets queued on one session, above which its peer waits its turn.
 const QUEUED: usize = 256 << 10;
+
+/// It turns at least this often, so that one can see that it does.
+const IDLE: Duration = Duration::from_mins(1);
 
 /// What the speaker is told once.
 #[derive(Debug)]
@@ -76,6 +81,7 @@ pub(crate) async fn run(
     let mut batch = Vec::with_capacity(BATCH);
     let mut asking = true;
     loop {
+        health::ROUTING.beat();
         let deadline = speaker.next_deadline();
         tokio::select! {
             changed = view.changed() => {
@@ -153,12 +159,14 @@ impl Speaker {
     fn next_deadline(&self) -> Instant {
         let neighbours = self.running.iter().flat_map(|running| running.neighbours.values());
         let next = neighbours.filter_map(|neighbour| neighbour.machine.next_deadline()).min();
-        self.start + next.unwrap_or_else(|| self.now() + Duration::from_hours(1))
+        let turn = self.now() + IDLE;
+        self.start + next.map_or(turn, |next| next.min(turn))
     }
 
     /// The cluster has changed.
     async fn follow(&mut self, view: Option<&RoutingView>) {
         let Some(view) = view else { return };
+        let begun = Instant::now();
         let (wanted, problems) = peering::wanted(&self.settings.terms, view);
         self.name(problems).await;
         let Some(wanted) = wanted else {
@@ -170,7 +178,10 @@ impl Speaker {
             self.stop().await;
             self.begin(&wanted);
         }
+        let planned = Instant::now();
         self.change(wanted).await;
+        BGP.changes.took(planned.elapsed());
+        BGP.nodes.took(begun.elapsed());
     }
 
     fn begin(&mut self, wanted: &Wanted) {
@@ -232,6 +243,9 @@ impl Speaker {
         }
         let Some(running) = self.running.as_mut() else { return };
         let (old, new) = (running.wanted.originated(), wanted.originated());
+        BGP.pod_routes.add(wanted.pod_cidrs.difference(&running.wanted.pod_cidrs).count());
+        BGP.vips_advertised.add(wanted.vips.difference(&running.wanted.vips).count());
+        BGP.vips_withdrawn.add(running.wanted.vips.difference(&wanted.vips).count());
         for prefix in old.difference(&new) {
             running.rib.withdraw(*prefix);
         }

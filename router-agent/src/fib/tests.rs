@@ -61,7 +61,7 @@ fn learning(prepare: &str, own: Option<Own>, sync_period: Duration, act: impl As
             };
             let bench = Bench { queue: Arc::clone(&queue), own, problems };
             tokio::select! {
-                ended = run(queue, own_seen, sync_period, events) => panic!("the loop ended: {ended:?}"),
+                ended = run(queue, own_seen, sync_period, events, mpsc::channel(1).1) => panic!("the loop ended: {ended:?}"),
                 () = listen => panic!("an event that is no problem"),
                 () = act(&bench) => {}
             }

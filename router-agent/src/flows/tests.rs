@@ -155,7 +155,7 @@ fn a_sweep_deletes_dead_pairs_keeps_live_ones_and_names_what_they_hold() {
     assert_eq!(first.backends, BTreeSet::from([9]));
     assert_eq!(first.services, BTreeSet::from([7]));
     let traffic = Traffic { packets: 10, bytes: 1000 };
-    let usage = Usage { from_clients: traffic, to_clients: traffic };
+    let usage = Usage { connections: 1, from_clients: traffic, to_clients: traffic };
     assert_eq!(first.usage, BTreeMap::from([(7, usage), (8, usage)]));
     let second = sweep(&mut sweeper);
     assert_eq!((second.sweeps, second.live, second.deleted), (2, 2, 0));

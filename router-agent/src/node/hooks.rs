@@ -68,12 +68,18 @@ impl Attacher {
     /// Takes the loaded programs. Must be called in the namespace of the devices.
     pub(crate) fn new(mut ebpf: Ebpf, attach: Attach, pins: Option<&Path>) -> Result<Self> {
         let mode = choose(&mut ebpf, attach, pins)?;
-        tracing::info!(
-            mode = if matches!(mode, Mode::Tcx(_)) { "tcx" } else { "clsact" },
-            "attaching programs"
-        );
         let netlink = Netlink::open().context("cannot open a netlink socket")?;
-        Ok(Self { ebpf, mode, netlink, attached: BTreeMap::new(), refused: BTreeMap::new() })
+        let attacher = Self { ebpf, mode, netlink, attached: BTreeMap::new(), refused: BTreeMap::new() };
+        tracing::info!(mode = attacher.mode_name(), "attaching programs");
+        Ok(attacher)
+    }
+
+    /// How it attaches, in the words of `--attach`.
+    pub(crate) const fn mode_name(&self) -> &'static str {
+        match self.mode {
+            Mode::Tcx(_) => "tcx",
+            Mode::Clsact(_) => "clsact",
+        }
     }
 
     #[cfg(test)]

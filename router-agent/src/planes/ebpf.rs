@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -180,16 +181,25 @@ impl EbpfDriver {
         })
     }
 
+    /// The tables that are pinned in `folder`, without touching them; `None` if there are none.
+    pub(crate) fn read_pinned(folder: &Path) -> Result<Option<Tables<V4>>> {
+        macro_rules! open {
+            ($name:literal) => {
+                match Table::pinned(folder, $name)? {
+                    Some(table) => table,
+                    None => return Ok(None),
+                }
+            };
+        }
+        let resting = BTreeSet::new();
+        let (frontends, slots, backends) = (open!("FRONTENDS4"), open!("SLOTS"), open!("BACKENDS4"));
+        read(&frontends, &slots, &backends, &open!("PODS4"), &open!("DEVICES"), resting).map(Some)
+    }
+
     /// All rows, whoever owns them: a row does not name its owner, and reading is cheap beside planning.
     pub(crate) fn read_all(&self) -> Result<Tables<V4>> {
-        Ok(Tables {
-            frontends: rows(&self.frontends, Row::into_inner, Row::into_inner)?,
-            slots: rows(&self.slots, Row::into_inner, Row::into_inner)?,
-            backends: rows(&self.backends, |id| id, Row::into_inner)?,
-            pods: rows(&self.pods, Row::into_inner, Row::into_inner)?,
-            devices: rows(&self.devices, |key| key.into_inner().ifindex, Row::into_inner)?,
-            resting: self.resting.ids(),
-        })
+        let Self { frontends, slots, backends, pods, devices, resting, .. } = self;
+        read(frontends, slots, backends, pods, devices, resting.ids())
     }
 
     /// Puts of all groups, then deletes of all in reverse, then a new generation. Returns who failed, and why.
@@ -310,6 +320,24 @@ impl Driver<EbpfPlane<V4>> for EbpfDriver {
     async fn apply(&mut self, groups: &[Group<Op<V4>>]) -> Vec<(Owner, anyhow::Error)> {
         self.apply_all(groups)
     }
+}
+
+fn read(
+    frontends: &Table<Row<FrontendKey<V4>>, Row<Frontend>>,
+    slots: &Table<Row<SlotKey>, Row<Slot>>,
+    backends: &Table<u32, Row<Backend<V4>>>,
+    pods: &Table<Row<PodKey<V4>>, Row<Pod>>,
+    devices: &Table<Row<DeviceKey>, Row<Device>>,
+    resting: BTreeSet<u32>,
+) -> Result<Tables<V4>> {
+    Ok(Tables {
+        frontends: rows(frontends, Row::into_inner, Row::into_inner)?,
+        slots: rows(slots, Row::into_inner, Row::into_inner)?,
+        backends: rows(backends, |id| id, Row::into_inner)?,
+        pods: rows(pods, Row::into_inner, Row::into_inner)?,
+        devices: rows(devices, |key| key.into_inner().ifindex, Row::into_inner)?,
+        resting,
+    })
 }
 
 fn rows<K: aya::Pod, V: aya::Pod, Key: Ord, Value>(

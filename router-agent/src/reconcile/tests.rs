@@ -117,7 +117,7 @@ fn bench(kernel: Fake, sync_period: Duration) -> Bench {
     let outlets = Outlets { progress, host, routing: routing_outlet };
     let cluster = Cluster::new("n", KINDS);
     let reconciler = Reconciler::<EbpfPlane<Four>, _>::new(cluster, Some(kernel.clone()), settings, outlets);
-    let task = tokio::spawn(reconciler.run(inbox));
+    let task = tokio::spawn(reconciler.run(inbox, mpsc::channel(1).1));
     Bench { kernel, events, progress: progress_seen, host: host_seen, routing, announced, task }
 }
 

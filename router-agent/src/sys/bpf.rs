@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, RingBuf};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, RingBuf};
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader};
 use router_common::abi::{self, LAYOUT, maps};
@@ -220,6 +220,22 @@ impl<K: aya::Pod, V: aya::Pod> Table<K, V> {
     /// Takes the map `name` out of a loaded object.
     pub(crate) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self> {
         Self::open(take(ebpf, name)?, name)
+    }
+
+    /// Opens one that is pinned in `folder`; `None` if there is none.
+    pub(crate) fn pinned(folder: &Path, name: &'static str) -> Result<Option<Self>> {
+        let path = folder.join(name);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let data = MapData::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        Self::open(Map::from_map_data(data)?, name).map(Some)
+    }
+
+    /// The same map once more.
+    pub(crate) fn share(&self) -> Result<Self> {
+        let descriptor = self.descriptor.as_fd().try_clone_to_owned().context("cannot share a map")?;
+        Self::open(Map::from_map_data(MapData::from_fd(descriptor)?)?, self.name)
     }
 
     fn open(map: Map, name: &'static str) -> Result<Self> {
@@ -466,6 +482,36 @@ impl MetaRow {
 
     pub(crate) fn set(&mut self, row: abi::Meta) -> Result<()> {
         self.map.set(0, Row::new(row), 0).context("map META")
+    }
+}
+
+/// `COUNTERS`: what was dropped, by the number of the reason.
+pub(crate) struct Counters {
+    map: PerCpuArray<MapData, Row<abi::Counter>>,
+}
+
+impl std::fmt::Debug for Counters {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Counters").finish_non_exhaustive()
+    }
+}
+
+impl Counters {
+    /// Takes it out of a loaded object.
+    pub(crate) fn take(ebpf: &mut Ebpf) -> Result<Self> {
+        Ok(Self { map: PerCpuArray::try_from(take(ebpf, "COUNTERS")?)? })
+    }
+
+    /// One row, over all CPUs.
+    pub(crate) fn get(&self, index: u32) -> Result<abi::Counter> {
+        let rows = self.map.get(&index, 0).context("map COUNTERS")?;
+        let mut sum = abi::Counter { packets: 0, bytes: 0 };
+        for row in rows.iter() {
+            let row = row.into_inner();
+            sum.packets += row.packets;
+            sum.bytes += row.bytes;
+        }
+        Ok(sum)
     }
 }
 

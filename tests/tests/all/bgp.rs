@@ -22,7 +22,7 @@ fn options(more: &[&str]) -> ClusterOptions {
 }
 
 /// A router of AS 65000 that knows a network of its own.
-fn router(host: &Arc<Node>, folder: &Path) -> Bird {
+pub(super) fn router(host: &Arc<Node>, folder: &Path) -> Bird {
     let configuration = format!(
         "router id {ROUTER};\n\
          protocol device {{ }}\n\
@@ -45,7 +45,7 @@ fn other_node(host: &Arc<Node>, folder: &Path) -> Bird {
     Bird::start(host, folder, &configuration).unwrap()
 }
 
-const EXTERNAL: [&str; 2] = ["--peer-router-ips=192.168.77.1", "--peer-router-asns=65000"];
+pub(super) const EXTERNAL: [&str; 2] = ["--peer-router-ips=192.168.77.1", "--peer-router-asns=65000"];
 
 fn wait(world: &World, what: &str, holds: impl Fn() -> bool) {
     world.cluster.wait(what, Duration::from_secs(20), |_| Ok(holds())).unwrap();

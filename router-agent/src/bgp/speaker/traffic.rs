@@ -18,6 +18,7 @@ use crate::bgp::session::{Neighbour, Outcome};
 use crate::bgp::sockets::Arrival;
 use crate::bgp::view::WatchEvent;
 use crate::log::GOBGP;
+use crate::measure::BGP;
 
 impl Speaker {
     pub(super) async fn arrived(&mut self, arrival: Arrival) {
@@ -163,6 +164,7 @@ impl Speaker {
         let is_followed = self.watchers.want(|watch| watch.best);
         let mut changes = Vec::new();
         while let Some(change) = running.rib.poll_best() {
+            BGP.best_paths.add(1);
             if is_followed {
                 changes.push(answer::change(running, &change, now));
             }
