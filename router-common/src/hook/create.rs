@@ -15,7 +15,7 @@ use crate::verdict::DropReason;
 
 /// A flow that is over may be given up after so many ns of silence.
 const OVER: u64 = 2_000_000_000;
-/// Source ports tried before a flow is given up.
+/// Source ports tried before one is taken over.
 const TRIES: u32 = 8;
 
 /// Who opens a flow.
@@ -210,12 +210,7 @@ fn claim<A: Address, K: Kernel<A>>(
             flow.source_port = reserved_port(kernel, meta);
         }
         flow.flags = flags | flow_flags::SERVER;
-        let key = server_key(flow, protocol);
-        let mut inserted = kernel.insert(&key, flow);
-        if inserted == Inserted::Exists && give_up(kernel, &key) {
-            inserted = kernel.insert(&key, flow);
-        }
-        match inserted {
+        match kernel.insert(&server_key(flow, protocol), flow) {
             Inserted::Created => {
                 flow.flags = flags | flow_flags::CLIENT;
                 return Ok(());
@@ -224,16 +219,34 @@ fn claim<A: Address, K: Kernel<A>>(
             Inserted::Full => return Err(DropReason::MapFull),
         }
     }
+    if take_over(kernel, meta, flow, protocol) {
+        flow.flags = flags | flow_flags::CLIENT;
+        return Ok(());
+    }
     Err(DropReason::NoSourcePort)
+}
+
+/// Claims the server's side under one more port, if its flow is over. Apart from [`claim`]'s loop, whose every turn the
+/// verifier follows.
+#[inline(never)]
+fn take_over<A: Address, K: Kernel<A>>(
+    kernel: &mut K,
+    meta: &Meta,
+    flow: &mut Flow<A>,
+    protocol: u8,
+) -> bool {
+    flow.source_port = reserved_port(kernel, meta);
+    let key = server_key(flow, protocol);
+    give_up(kernel, &key) && kernel.insert(&key, flow) == Inserted::Created
 }
 
 /// Takes away the flow whose server's side has this key, if it is over: a port is wanted again long before a sweep
 /// comes by. Over is TCP that was reset or closed from both ends, and UDP that was answered once and has been silent
 /// since; of both not before some time has passed.
-#[inline(never)]
+#[inline(always)]
 fn give_up<A: Address, K: Kernel<A>>(kernel: &mut K, key: &FlowKey<A>) -> bool {
     let Some(found) = kernel.find(key) else { return false };
-    let flow = *kernel.read(found.entry);
+    let flow = kernel.read(found.entry);
     if untranslated(&flow) || kernel.now().wrapping_sub(flow.last_seen) < OVER {
         return false;
     }
