@@ -9,6 +9,7 @@ pub(crate) mod kernel;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::Path;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,10 +26,11 @@ use router_core::problem::{Problem, Subject};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tower::layer::layer_fn;
 use tracing::info;
 
+use crate::bgp::speaker::LAST_WORDS;
 use crate::bgp::{grpc, speaker};
 use crate::cluster::lines::WholeLines;
 use crate::cluster::watch as follow;
@@ -149,25 +151,31 @@ fn run_to_end(config: Config, kernel: impl KernelSide) -> anyhow::Result<()> {
     let outcome = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+        let (leave, left) = watch::channel(());
+        let mut running = pin!(run(config, kernel, left));
+        let signal = tokio::select! {
+            outcome = &mut running => return outcome,
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        info!("{signal}: leaving, with everything in the kernel as it is");
+        leave.send_replace(());
         tokio::select! {
-            outcome = run(config, kernel) => outcome,
-            _ = terminate.recv() => leave("SIGTERM"),
-            _ = interrupt.recv() => leave("SIGINT"),
+            _ = running => {}
+            // Whoever has last words to say holds the other end.
+            () = leave.closed() => {}
+            () = sleep(LAST_WORDS) => {}
         }
+        Ok(())
     });
     // A thread that waits for a name server is not waited for.
     runtime.shutdown_background();
     outcome
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "it is one of several ways to end")]
-fn leave(signal: &str) -> anyhow::Result<()> {
-    info!("{signal}: leaving, with everything in the kernel as it is");
-    Ok(())
-}
-
-/// Runs until something that cannot be mended at start, or until dropped.
-async fn run(config: Config, kernel: impl KernelSide) -> anyhow::Result<()> {
+/// Runs until something that cannot be mended at start, or until dropped. Parts that have something to do before hear of
+/// it by `leave`, and drop it when they are done.
+async fn run(config: Config, kernel: impl KernelSide, leave: watch::Receiver<()>) -> anyhow::Result<()> {
     if config.services.is_none() && config.routing.is_none() {
         info!("--run-router and --run-service-proxy are both off: nothing to run");
         return Ok(());
@@ -197,7 +205,7 @@ async fn run(config: Config, kernel: impl KernelSide) -> anyhow::Result<()> {
     let routing = config
         .routing
         .as_ref()
-        .map(|routing| start_routing(routing, &config, host_seen.clone(), &events, &mut parts));
+        .map(|routing| start_routing(routing, &config, leave, host_seen.clone(), &events, &mut parts));
     let outlets = Outlets { progress, host, routing };
     let reconciler = Reconciler::<EbpfPlane<[u8; 4]>, _>::new(cluster, driver, settings, outlets);
     let loop_ended = reconciler.run(inbox);
@@ -247,6 +255,7 @@ fn spawn_followers(
 fn start_routing(
     routing: &Routing,
     config: &Config,
+    leave: watch::Receiver<()>,
     host: watch::Receiver<HostView>,
     events: &mpsc::Sender<Event>,
     parts: &mut JoinSet<()>,
@@ -259,13 +268,14 @@ fn start_routing(
         terms: routing.terms.clone(),
         hold_time: routing.hold_time,
         host_name: config.node_name.clone(),
+        graceful_restart: routing.graceful_restart,
         announced,
         started,
     };
     let queue = Arc::new(FibQueue::default());
     let (own, own_seen) = watch::channel(None);
     parts.spawn(gather_own(host, view_seen.clone(), own));
-    parts.spawn(speaker::run(settings, view_seen, events.clone(), asked, Arc::clone(&queue)));
+    parts.spawn(speaker::run(settings, leave, view_seen, events.clone(), asked, Arc::clone(&queue)));
     let kept = fib::run(queue, own_seen, routing.sync_period, events.clone());
     spawn(parts, "keeping learned routes", kept);
     for address in &routing.admin {
