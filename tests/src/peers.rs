@@ -3,7 +3,7 @@
 pub mod scripted;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 
@@ -23,7 +23,16 @@ pub struct Bird {
 
 impl Bird {
     /// Starts it with a configuration, of which the router id comes first. `folder` is for its files.
-    pub fn start(host: &Arc<Node>, folder: &std::path::Path, configuration: &str) -> Result<Self> {
+    pub fn start(host: &Arc<Node>, folder: &Path, configuration: &str) -> Result<Self> {
+        Self::start_with(host, folder, configuration, &[])
+    }
+
+    /// Starts it after a crash: its neighbours are told that it has kept up forwarding.
+    pub fn recover(host: &Arc<Node>, folder: &Path, configuration: &str) -> Result<Self> {
+        Self::start_with(host, folder, configuration, &["-R"])
+    }
+
+    fn start_with(host: &Arc<Node>, folder: &Path, configuration: &str, more: &[&str]) -> Result<Self> {
         let program = tools::bird()?;
         let file = folder.join(format!("bird-{}.conf", host.name));
         let control = folder.join(format!("bird-{}.ctl", host.name));
@@ -32,6 +41,7 @@ impl Bird {
         let process = host
             .command(&program.bird)
             .env("LD_LIBRARY_PATH", &program.libraries)
+            .args(more)
             .arg("-f")
             .arg("-c")
             .arg(&file)

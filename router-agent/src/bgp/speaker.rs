@@ -16,7 +16,7 @@ use std::time::Duration;
 use router_bgp::asn::Asn;
 use router_bgp::message::attribute::Attributes;
 use router_bgp::restart::Restart;
-use router_bgp::rib::{Limits, PeerId, Rib, RibConfig};
+use router_bgp::rib::{Limits, PeerId, Retention, Rib, RibConfig};
 use router_bgp::session::Input;
 use router_core::cluster::{Event, RoutingView};
 use router_core::peering::{self, Terms, Wanted};
@@ -284,6 +284,7 @@ impl Speaker {
         info!(target: GOBGP, Key = %address, Topic = "Peer", "Delete a peer configuration");
         self.feed(id, |neighbour| neighbour.handle(Input::Remove, now)).await;
         if let Some(running) = self.running.as_mut() {
+            running.rib.peer_down(id, Retention::Drop);
             running.neighbours.remove(&address);
         }
         self.tell(Subject::Peer(address), Vec::new()).await;
@@ -296,7 +297,7 @@ impl Speaker {
         for address in addresses {
             self.remove(address, now).await;
         }
-        self.pass_on().await;
+        self.pass_on_best(now);
         self.running = None;
     }
 

@@ -168,7 +168,7 @@ impl Speaker {
     }
 
     /// Best paths to the kernel.
-    fn pass_on_best(&mut self, now: Duration) {
+    pub(super) fn pass_on_best(&mut self, now: Duration) {
         let Some(running) = self.running.as_mut() else { return };
         let is_followed = self.watchers.want(|watch| watch.best);
         let mut changes = Vec::new();
@@ -184,7 +184,7 @@ impl Speaker {
         }
     }
 
-    /// Messages to the peers that have room for them, and best paths to the kernel.
+    /// Best paths to the kernel, and messages to the peers that have room for them and may be told.
     pub(super) async fn pass_on(&mut self) {
         let now = self.now();
         self.pass_on_best(now);
