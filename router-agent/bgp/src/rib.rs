@@ -116,7 +116,7 @@ pub struct PeerFacts {
 pub enum Retention {
     Drop,
     /// Those of these families are kept as stale (RFC 4724 §4.2), until the peer repeats them or they are swept. Those of the
-    /// other families go, and so does what has been stale before.
+    /// other families go.
     Stale(Families),
 }
 
@@ -189,7 +189,6 @@ impl Rib {
             Retention::Stale(families) => {
                 let Some(peer) = self.peers.get_mut(id) else { return };
                 peer.up = false;
-                self.sweep(id, Families::from_iter(Family::ALL));
                 if let Some(routes) = self.adj_in.get_mut(&Source::Peer(id)) {
                     routes.make_stale();
                 }

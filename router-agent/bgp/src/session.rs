@@ -38,8 +38,8 @@ const OPEN_HOLD_TIME: Duration = Duration::from_mins(4);
 const FIRST_DIAL_WITHIN: Duration = Duration::from_millis(250);
 /// A session that lasted as long was a success, after which the waits are short again.
 const STABLE_AFTER: Duration = Duration::from_secs(30);
-/// A connection that came while another was being established collides with it. From then on, it is of a peer that has
-/// lost the other.
+/// So long after a session is established, a connection beside it has collided with it, and either may be the one to go.
+/// Later it is of a peer that has lost the other.
 const COLLIDES_WITHIN: Duration = Duration::from_secs(5);
 /// RFC 9687 §4: the larger of this and twice the hold time.
 const SEND_HOLD_TIME: Duration = Duration::from_mins(8);
@@ -151,7 +151,7 @@ impl Peer {
             Input::Closed(id) => {
                 if let Some(connection) = self.remove(id) {
                     let idle = connection.phase == Phase::Established;
-                    self.lost(&connection, now);
+                    self.lost(&connection, DownReason::ReadFailed, now);
                     self.retry(idle, now);
                 }
             }

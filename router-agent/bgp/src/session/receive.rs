@@ -136,7 +136,13 @@ impl Peer {
         let Some(connection) = self.remove(id) else { return };
         self.outputs.push_back(Output::Notification { received: true, notification: notification.clone() });
         self.outputs.push_back(Output::Close(id));
-        self.ended(&connection, DownReason::NotificationReceived(notification), now);
+        let collided = notification.error() == error::COLLISION;
+        let reason = DownReason::NotificationReceived(notification);
+        if collided {
+            self.lost(&connection, reason, now);
+        } else {
+            self.ended(&connection, reason, now);
+        }
         self.retry(true, now);
     }
 }

@@ -19,7 +19,7 @@ pub enum Output {
     /// Write what is left, then close; of this connection nothing more is wanted.
     Close(ConnectionId),
     Up(Box<Session>),
-    /// The routes of these families are kept, as stale; those of the others go, and so does what has been stale before.
+    /// The routes of these families are kept, as stale; those of the others go.
     Down(DownReason, Families),
     /// What is still stale in these families goes.
     Sweep(Families),

@@ -1,7 +1,8 @@
 //! The peer restarts (RFC 4724 §4.2): its routes are kept when the session is lost without a word, and go when the peer
 //! has told its table again, says that it no longer forwards, or takes too long.
 //!
-//! A NOTIFICATION ends the peer's routes too, also ours when its hold time is over: what RFC 8538 adds is absent.
+//! A NOTIFICATION ends the peer's routes too, also ours when its hold time is over: what RFC 8538 adds is absent. Not so the
+//! one by which, when two dial each other again, one of two connections goes.
 
 use std::time::Duration;
 
@@ -18,13 +19,15 @@ pub(super) const REDIAL: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Retained {
     pub(super) families: Families,
+    pub(super) lost_at: Duration,
     /// While the peer is away, its restart time; from then on, our patience.
     pub(super) until: Duration,
 }
 
 impl Peer {
-    /// The connection ended without a word, and is no longer in the list.
-    pub(super) fn lost(&mut self, connection: &Connection, now: Duration) {
+    /// The connection is no longer in the list, and ended without a word, or for the sake of another. Without graceful
+    /// restart it is for this reason that the session is down.
+    pub(super) fn lost(&mut self, connection: &Connection, reason: DownReason, now: Duration) {
         if connection.phase != Phase::Established {
             return;
         }
@@ -32,10 +35,15 @@ impl Peer {
         let families = session.map_or(Families::NONE, Session::restartable);
         let restart = session.and_then(|session| session.graceful_restart.as_ref());
         let time = restart.map_or(0, |restart| restart.restart_time);
-        self.retained = (!families.is_empty())
-            .then(|| Retained { families, until: now + Duration::from_secs(time.into()) });
-        let reason =
-            if families.is_empty() { DownReason::ReadFailed } else { DownReason::GracefulRestart };
+        let settled = self.changed.is_none_or(|up| now.saturating_sub(up) >= COLLIDES_WITHIN);
+        if settled {
+            // It restarts again: what it has not repeated in between does not stay a second time.
+            self.release();
+        }
+        let lost_at = self.retained.map_or(now, |kept| kept.lost_at);
+        let until = lost_at + Duration::from_secs(time.into());
+        self.retained = (!families.is_empty()).then_some(Retained { families, lost_at, until });
+        let reason = if families.is_empty() { reason } else { DownReason::GracefulRestart };
         self.down(reason, families, now);
     }
 
@@ -51,7 +59,7 @@ impl Peer {
     pub(super) fn succeed(&mut self, old: ConnectionId, now: Duration) {
         let Some(connection) = self.remove(old) else { return };
         self.outputs.push_back(Output::Close(old));
-        self.lost(&connection, now);
+        self.lost(&connection, DownReason::ReadFailed, now);
     }
 
     /// A session is up again.

@@ -37,7 +37,7 @@ impl Model {
 
     pub(super) fn lose(&mut self, id: PeerId, kept: Families) {
         if self.known.contains_key(&id) {
-            self.sweep(id, Families::from_iter(Family::ALL));
+            self.stale.retain(|(of, prefix)| *of != id || kept.contains(Family::of(prefix)));
             self.away.insert(id);
             let sent = self.sent.entry(id).or_default();
             sent.retain(|prefix, _| kept.contains(Family::of(prefix)));

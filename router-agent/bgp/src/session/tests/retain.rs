@@ -71,9 +71,11 @@ fn told(peer: &mut Peer) -> String {
 fn only_a_connection_that_ends_without_a_word_keeps_routes() {
     let full = offering(false, &[(V4, true), (V6, false)]);
     let notified = Notification::new(error::ADMIN_RESET, &[]).encode();
+    let collided = Notification::new(error::COLLISION, &[]).encode();
     let end = |cause: &str, peer: &mut Peer| match cause {
         "closed" => peer.handle(Input::Closed(INBOUND), seconds(30)),
         "notification" => peer.handle(Input::Received(INBOUND, &notified), seconds(30)),
+        "collision" => peer.handle(Input::Received(INBOUND, &collided), seconds(30)),
         "hold time" => peer.tick(seconds(40)),
         "garbage" => peer.handle(Input::Received(INBOUND, &[0; 19]), seconds(30)),
         "reset" => peer.handle(Input::Reset { communication: "" }, seconds(30)),
@@ -85,6 +87,7 @@ fn only_a_connection_that_ends_without_a_word_keeps_routes() {
     let rows = [
         ("closed", "graceful-restart keep[46]"),
         ("notification", "notification-received code 6(cease) subcode 4(administrative reset) keep[]"),
+        ("collision", "graceful-restart keep[46]"),
         ("hold time", "hold-timer-expired keep[]"),
         ("garbage", "notification-sent code 1(header) subcode 1(connection not synchronized) keep[]"),
         ("reset", "notification-sent code 6(cease) subcode 4(administrative reset) keep[]"),
@@ -193,7 +196,7 @@ fn a_second_loss_begins_anew_and_a_word_ends_it() {
     connect(&mut peer, AGAIN, &full, seconds(40));
     peer.handle(Input::Received(AGAIN, &end_of_rib(V4)), seconds(41));
     peer.handle(Input::Closed(AGAIN), seconds(45));
-    assert_eq!(told(&mut peer), "up sweep[4] graceful-restart keep[46]");
+    assert_eq!(told(&mut peer), "up sweep[4] sweep[6] graceful-restart keep[46]");
     peer.tick(seconds(64));
     assert_eq!(told(&mut peer), "");
     connect(&mut peer, ConnectionId(8), &full, seconds(64));
@@ -201,6 +204,20 @@ fn a_second_loss_begins_anew_and_a_word_ends_it() {
     let reset = "notification-sent code 6(cease) subcode 4(administrative reset)";
     assert_eq!(told(&mut peer), format!("up {reset} keep[]"));
     assert!(!peer.is_restarting());
+}
+
+/// Two that dial each other may both give up a connection before they agree on one.
+#[test]
+fn a_session_that_does_not_last_is_none() {
+    let full = offering(true, &[(V4, true), (V6, true)]);
+    let mut peer = away();
+    for (at, connection) in [(31, ConnectionId(10)), (35, ConnectionId(11)), (39, ConnectionId(12))] {
+        connect(&mut peer, connection, &full, seconds(at));
+        peer.handle(Input::Closed(connection), seconds(at + 1));
+        assert_eq!(told(&mut peer), "up graceful-restart keep[46]");
+    }
+    peer.tick(seconds(50));
+    assert_eq!(told(&mut peer), "sweep[46]", "twenty seconds after the first loss");
 }
 
 #[test]
