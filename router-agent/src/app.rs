@@ -9,6 +9,7 @@ pub(crate) mod plan;
 
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,11 +24,12 @@ use router_core::plan::fib::Own;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tower::layer::layer_fn;
 use tracing::info;
 
 use crate::ask;
+use crate::bgp::speaker::LAST_WORDS;
 use crate::bgp::{grpc, speaker};
 use crate::cluster::lines::WholeLines;
 use crate::cluster::watch as follow;
@@ -160,25 +162,31 @@ fn run_to_end(config: Config, kernel: impl KernelSide) -> anyhow::Result<()> {
     let outcome = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+        let (leave, left) = watch::channel(());
+        let mut running = pin!(run(config, kernel, left));
+        let signal = tokio::select! {
+            outcome = &mut running => return outcome,
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        info!("{signal}: leaving, with everything in the kernel as it is");
+        leave.send_replace(());
         tokio::select! {
-            outcome = run(config, kernel) => outcome,
-            _ = terminate.recv() => leave("SIGTERM"),
-            _ = interrupt.recv() => leave("SIGINT"),
+            _ = running => {}
+            // Whoever has last words to say holds the other end.
+            () = leave.closed() => {}
+            () = sleep(LAST_WORDS) => {}
         }
+        Ok(())
     });
     // A thread that waits for a name server is not waited for.
     runtime.shutdown_background();
     outcome
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "it is one of several ways to end")]
-fn leave(signal: &str) -> anyhow::Result<()> {
-    info!("{signal}: leaving, with everything in the kernel as it is");
-    Ok(())
-}
-
-/// Runs until something that cannot be mended at start, or until dropped.
-async fn run(config: Config, kernel: impl KernelSide) -> anyhow::Result<()> {
+/// Runs until something that cannot be mended at start, or until dropped. Parts that have something to do before hear of
+/// it by `leave`, and drop it when they are done.
+async fn run(config: Config, kernel: impl KernelSide, leave: watch::Receiver<()>) -> anyhow::Result<()> {
     if config.services.is_none() && config.routing.is_none() {
         info!("--run-router and --run-service-proxy are both off: nothing to run");
         return Ok(());
@@ -222,7 +230,9 @@ async fn run(config: Config, kernel: impl KernelSide) -> anyhow::Result<()> {
     let (routing, asked_routing) = config
         .routing
         .as_ref()
-        .map(|routing| start_routing(routing, &config, started, host_seen.clone(), &events, &mut parts))
+        .map(|routing| {
+            start_routing(routing, &config, started, leave, host_seen.clone(), &events, &mut parts)
+        })
         .unzip();
     let (asks, asked) = mpsc::channel(ASKS);
     let sources = Sources {
@@ -287,6 +297,7 @@ fn start_routing(
     routing: &Routing,
     config: &Config,
     started: Instant,
+    leave: watch::Receiver<()>,
     host: watch::Receiver<HostView>,
     events: &mpsc::Sender<Event>,
     parts: &mut JoinSet<()>,
@@ -298,6 +309,7 @@ fn start_routing(
         terms: routing.terms.clone(),
         hold_time: routing.hold_time,
         host_name: config.node_name.clone(),
+        graceful_restart: routing.graceful_restart,
         announced,
         started,
     };
@@ -309,7 +321,7 @@ fn start_routing(
     parts.spawn(gather_own(host, view_seen.clone(), own));
     let way_out = egress::run(routing.pod_egress, view_seen.clone(), events.clone());
     spawn(parts, "keeping pods' way out", way_out);
-    parts.spawn(speaker::run(settings, view_seen, events.clone(), asked, Arc::clone(&queue)));
+    parts.spawn(speaker::run(settings, leave, view_seen, events.clone(), asked, Arc::clone(&queue)));
     let (routes, routes_asked) = mpsc::channel(ASKS);
     let kept = fib::run(queue, own_seen, routing.sync_period, events.clone(), routes_asked);
     spawn(parts, "keeping learned routes", kept);

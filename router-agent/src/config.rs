@@ -76,12 +76,22 @@ pub(crate) struct Cni {
 pub(crate) struct Routing {
     pub(crate) terms: Terms,
     pub(crate) hold_time: u16,
+    pub(crate) graceful_restart: Option<GracefulRestart>,
     /// Where the admin API listens; nowhere if it is off.
     pub(crate) admin: Vec<SocketAddr>,
     /// Give pods' packets a node's address on their way out of the cluster.
     pub(crate) pod_egress: bool,
     /// How often learned routes are compared with the kernel.
     pub(crate) sync_period: Duration,
+}
+
+/// Graceful restart of BGP, ours and the peers'.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GracefulRestart {
+    /// How long peers keep our routes; seconds, 12 bits.
+    pub(crate) restart_time: u16,
+    /// How long a restarted agent waits for its peers' tables at most.
+    pub(crate) deferral_time: Duration,
 }
 
 /// What the flags leave to the environment.

@@ -127,6 +127,8 @@ pub(crate) struct Reconciler<P: Plane, D> {
     routing_stale: bool,
     /// VIPs that can be dialled; kept only if somebody is told of them.
     programmed: BTreeSet<IpAddr>,
+    /// Everything has been planned and applied once, whoever failed.
+    settled: bool,
     /// When a veth may have become one that nobody knows.
     strange_at: Option<Instant>,
     pace: Pace,
@@ -166,6 +168,7 @@ where
             view_stale: true,
             routing_stale: true,
             programmed: BTreeSet::new(),
+            settled: false,
             strange_at: None,
             pace: Pace::default(),
             started: now,
@@ -279,6 +282,7 @@ where
         let addresses: BTreeSet<IpAddr> = advertised.into_iter().flatten().filter_map(vip_of).collect();
         self.settle(owners, failed);
         self.note_programmed(addresses);
+        self.routing_stale |= !std::mem::replace(&mut self.settled, true);
         self.pace.passed(Instant::now());
         self.outlets.progress.send_if_modified(|progress| {
             all && self.have.is_some() && !std::mem::replace(&mut progress.in_step, true)
@@ -461,10 +465,11 @@ where
         if !std::mem::take(&mut self.routing_stale) {
             return;
         }
+        let advertise = self.settings.advertise_vips;
         let ungated = self.driver.is_none();
-        let can_dial =
-            |vip: &IpAddr| self.settings.advertise_vips && (ungated || self.programmed.contains(vip));
-        publish(&routing.view, self.cluster.routing_view(can_dial));
+        let can_dial = |vip: &IpAddr| advertise && (ungated || self.programmed.contains(vip));
+        let settled = !advertise || ungated || self.settled;
+        publish(&routing.view, self.cluster.routing_view(can_dial, settled));
     }
 }
 

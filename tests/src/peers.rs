@@ -28,6 +28,15 @@ pub struct Bird {
 impl Bird {
     /// Starts it with a configuration, of which the router id comes first. `folder` is for its log.
     pub fn start(host: &Arc<Node>, folder: &Path, configuration: &str) -> Result<Self> {
+        Self::start_with(host, folder, configuration, &[])
+    }
+
+    /// Starts it after a crash: its neighbours are told that it has kept up forwarding.
+    pub fn recover(host: &Arc<Node>, folder: &Path, configuration: &str) -> Result<Self> {
+        Self::start_with(host, folder, configuration, &["-R"])
+    }
+
+    fn start_with(host: &Arc<Node>, folder: &Path, configuration: &str, more: &[&str]) -> Result<Self> {
         let program = tools::bird()?;
         host.run(&["mkdir", "-p", "/run/bird"])?;
         host.write(CONFIGURATION, configuration).context("cannot write bird's configuration")?;
@@ -36,6 +45,7 @@ impl Bird {
         let process = host
             .command(&program.bird)
             .env("LD_LIBRARY_PATH", &program.libraries)
+            .args(more)
             .args(["-f", "-c", CONFIGURATION, "-s", CONTROL])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

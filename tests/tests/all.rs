@@ -6,6 +6,7 @@ mod all {
     mod apiserver;
     mod bgp;
     mod bgp_hostile;
+    mod bgp_restart;
     mod changes;
     mod corners;
     mod egress;

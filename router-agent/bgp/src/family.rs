@@ -99,6 +99,11 @@ impl Families {
         Self(self.0 & other.0)
     }
 
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }

@@ -6,5 +6,6 @@ pub mod collision;
 pub mod family;
 pub mod message;
 pub mod policy;
+pub mod restart;
 pub mod rib;
 pub mod session;

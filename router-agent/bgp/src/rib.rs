@@ -115,6 +115,9 @@ pub struct PeerFacts {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Retention {
     Drop,
+    /// Those of these families are kept as stale (RFC 4724 §4.2), until the peer repeats them or they are swept. Those of the
+    /// other families go.
+    Stale(Families),
 }
 
 /// The peer sent more than it may: its session is to end with Cease, Maximum Number of Prefixes Reached (RFC 4486 §4).
@@ -166,19 +169,47 @@ impl Rib {
         }
     }
 
-    /// A session is established. It will be sent the table and, for each family, End-of-RIB.
+    /// A session is established. It will be sent the table and, for each family, End-of-RIB. Stale routes stay, unless
+    /// the peer is somebody else now.
     pub fn peer_up(&mut self, id: PeerId, facts: PeerFacts) {
-        self.peer_down(id, Retention::Drop);
+        if !self.peers.get(id).is_some_and(|old| old.may_be_back_as(&facts)) {
+            self.peer_down(id, Retention::Drop);
+        }
         let import = self.policies.class(Direction::Import, facts.address);
         let own_addresses = std::iter::once(facts.local_address).chain(facts.other_address).collect();
         let external = facts.asn != self.config.asn;
-        self.peers.insert(id, Peer { external, import, own_addresses, facts });
-        self.adj_in.insert(Source::Peer(id), AdjRibIn::default());
+        self.peers.insert(id, Peer { up: true, external, import, own_addresses, facts });
+        self.adj_in.entry(Source::Peer(id)).or_default();
         self.join_groups(id);
     }
 
     pub fn peer_down(&mut self, id: PeerId, retention: Retention) {
-        let Retention::Drop = retention;
+        match retention {
+            Retention::Drop => self.drop_peer(id),
+            Retention::Stale(families) => {
+                let Some(peer) = self.peers.get_mut(id) else { return };
+                peer.up = false;
+                if let Some(routes) = self.adj_in.get_mut(&Source::Peer(id)) {
+                    routes.make_stale();
+                }
+                self.sweep(id, Families::from_iter(Family::ALL).without(families));
+            }
+        }
+        self.leave_groups(id);
+    }
+
+    /// What is still stale in these families goes; returns how many routes did.
+    pub fn sweep(&mut self, id: PeerId, families: Families) -> usize {
+        let Some(routes) = self.adj_in.get(&Source::Peer(id)) else { return 0 };
+        let stale = routes.iter().filter(|(_, route)| route.stale).map(|(prefix, _)| prefix);
+        let stale: Vec<Prefix> = stale.filter(|prefix| families.contains(Family::of(prefix))).collect();
+        for prefix in &stale {
+            self.forget(*prefix, Source::Peer(id));
+        }
+        stale.len()
+    }
+
+    fn drop_peer(&mut self, id: PeerId) {
         if let Some(routes) = self.adj_in.remove(&Source::Peer(id)) {
             for (prefix, route) in routes.iter() {
                 if route.standing.is_accepted() && self.loc.remove(&prefix, Source::Peer(id), &self.peers) {
@@ -187,12 +218,14 @@ impl Rib {
             }
         }
         self.peers.remove(id);
-        self.leave_groups(id);
     }
 
     /// What an established peer sent. Families that were not negotiated are passed over.
     pub fn update(&mut self, id: PeerId, update: Update, now: Duration) -> Result<(), PrefixLimitExceeded> {
         let Update { announced, withdrawn, end_of_rib: _, faults: _ } = update;
+        if !self.peers.get(id).is_some_and(|peer| peer.up) {
+            return Ok(());
+        }
         for prefix in withdrawn {
             self.forget(prefix.trunc(), Source::Peer(id));
         }
@@ -211,7 +244,8 @@ impl Rib {
             let attributes = self.interner.intern(announcement.attributes);
             for prefix in announcement.prefixes {
                 let prefix = prefix.trunc();
-                let route = Received { attributes: Arc::clone(&attributes), learned_at: now, standing };
+                let attributes = Arc::clone(&attributes);
+                let route = Received { attributes, learned_at: now, standing, stale: false };
                 let full = limit.filter(|limit| {
                     let routes = self.adj_in.get(&Source::Peer(id));
                     routes.is_some_and(|it| {
@@ -244,7 +278,8 @@ impl Rib {
             return;
         }
         let path = Path { attributes: Arc::clone(&attributes), source: Source::Local };
-        routes.insert(prefix, Received { attributes, learned_at: now, standing: Standing::Accepted });
+        let standing = Standing::Accepted;
+        routes.insert(prefix, Received { attributes, learned_at: now, standing, stale: false });
         if self.loc.insert(prefix, path, &self.peers) {
             self.best_changed(prefix);
         }
@@ -304,7 +339,10 @@ impl Rib {
         if let Some(known) = routes.get(&prefix)
             && Arc::ptr_eq(&known.attributes, &route.attributes)
         {
-            return;
+            if !known.stale {
+                return;
+            }
+            route.learned_at = known.learned_at;
         }
         let Some(peer) = self.peers.get(id) else { return };
         let accepted = peer.import(&self.policies, &mut self.interner, &prefix, &mut route);

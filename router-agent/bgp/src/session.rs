@@ -5,17 +5,18 @@
 //! even while we wait after an error, since damping our own dialling is what the wait is for; a second inbound
 //! connection replaces one that is not yet established, since the peer has given that one up.
 //!
-//! Graceful restart is read and offered (`PeerConfig::capabilities`, `Session::graceful_restart`), but changes
-//! nothing here.
+//! When the peer restarts (RFC 4724 §4.2), this says which of its routes are kept, and until when. When we do, it says so
+//! in the OPEN; what is deferred then, `restart` says.
 
 mod backoff;
 mod connection;
 mod negotiate;
 mod receive;
 mod report;
+mod retain;
 
 pub use connection::ConnectionId;
-pub use negotiate::{PeerConfig, Session};
+pub use negotiate::{PeerConfig, RestartTerms, Session};
 pub use report::{DownReason, Messages, Output, State, Statistics};
 
 use std::collections::VecDeque;
@@ -24,8 +25,9 @@ use std::time::Duration;
 
 use backoff::Backoff;
 use connection::{Connection, Phase};
+use retain::Retained;
 
-use crate::family::Family;
+use crate::family::{Families, Family};
 use crate::message::header::keepalive;
 use crate::message::notification::{Notification, error};
 use crate::message::refresh::Refresh;
@@ -36,6 +38,9 @@ const OPEN_HOLD_TIME: Duration = Duration::from_mins(4);
 const FIRST_DIAL_WITHIN: Duration = Duration::from_millis(250);
 /// A session that lasted as long was a success, after which the waits are short again.
 const STABLE_AFTER: Duration = Duration::from_secs(30);
+/// So long after a session is established, a connection beside it has collided with it, and either may be the one to go.
+/// Later it is of a peer that has lost the other.
+const COLLIDES_WITHIN: Duration = Duration::from_secs(5);
 /// RFC 9687 §4: the larger of this and twice the hold time.
 const SEND_HOLD_TIME: Duration = Duration::from_mins(8);
 
@@ -68,6 +73,8 @@ pub enum Input<'a> {
     SendProgress(ConnectionId),
     /// Ask the peer for the family's routes again.
     RequestRefresh(Family),
+    /// Our own restart is over: sessions to come need not be told of it.
+    Restarted,
 }
 
 /// One configured neighbour.
@@ -76,8 +83,9 @@ pub struct Peer {
     config: PeerConfig,
     enabled: bool,
     dial: Dial,
-    /// At most one of each direction.
+    /// At most one of each direction, and beside an established one its successor.
     connections: Vec<Connection>,
+    retained: Option<Retained>,
     outputs: VecDeque<Output>,
     backoff: Backoff,
     /// When the session went up, or down; `None` before the first.
@@ -104,6 +112,7 @@ impl Peer {
             enabled: false,
             dial: Dial::Off,
             connections: Vec::new(),
+            retained: None,
             outputs: VecDeque::new(),
             backoff,
             changed: None,
@@ -142,7 +151,7 @@ impl Peer {
             Input::Closed(id) => {
                 if let Some(connection) = self.remove(id) {
                     let idle = connection.phase == Phase::Established;
-                    self.ended(&connection, DownReason::ReadFailed, now);
+                    self.lost(&connection, DownReason::ReadFailed, now);
                     self.retry(idle, now);
                 }
             }
@@ -162,6 +171,11 @@ impl Peer {
                 }
             }
             Input::RequestRefresh(family) => self.request_refresh(family),
+            Input::Restarted => {
+                if let Some(terms) = &mut self.config.graceful_restart {
+                    terms.restarting = false;
+                }
+            }
         }
     }
 
@@ -179,6 +193,7 @@ impl Peer {
         for id in ids {
             self.tick_connection(id, now);
         }
+        self.tick_retained(now);
     }
 
     pub fn poll_output(&mut self) -> Option<Output> {
@@ -191,7 +206,8 @@ impl Peer {
             Dial::Waiting { at, .. } => Some(at),
             Dial::Dialing { until } => Some(until),
         };
-        self.connections.iter().filter_map(Connection::next_deadline).chain(dial).min()
+        let retained = self.retained.map(|retained| retained.until);
+        self.connections.iter().filter_map(Connection::next_deadline).chain(dial).chain(retained).min()
     }
 
     pub fn state(&self) -> State {
@@ -205,6 +221,11 @@ impl Peer {
                 Dial::Dialing { .. } => State::Connect,
             },
         }
+    }
+
+    /// Routes of an earlier session are kept for the peer: it is away, or has not told all of its table again.
+    pub const fn is_restarting(&self) -> bool {
+        self.retained.is_some()
     }
 
     pub const fn is_enabled(&self) -> bool {
@@ -253,12 +274,13 @@ impl Peer {
         if outgoing || matches!(self.dial, Dial::Waiting { .. }) {
             self.dial = Dial::Off;
         }
-        if self.connections.iter().any(|connection| connection.phase == Phase::Established) {
+        if self.session().is_some() && !self.may_have_restarted(now) {
             self.send_notification(id, &Notification::new(error::COLLISION, &[]));
             self.outputs.push_back(Output::Close(id));
             return;
         }
-        if let Some(old) = self.connections.iter().find(|connection| connection.outgoing == outgoing) {
+        let mut opening = self.connections.iter().filter(|old| old.phase != Phase::Established);
+        if let Some(old) = opening.find(|old| old.outgoing == outgoing) {
             self.lose(old.id, now);
         }
         self.connections.push(Connection::new(id, outgoing, local, now + OPEN_HOLD_TIME));
@@ -326,6 +348,7 @@ impl Peer {
     fn stop(&mut self, notification: &Notification, reason: &DownReason, now: Duration) {
         self.enabled = false;
         self.end_all(notification, reason, now);
+        self.release();
         if matches!(self.dial, Dial::Dialing { .. }) {
             self.outputs.push_back(Output::Abort);
         }
@@ -341,23 +364,29 @@ impl Peer {
         }
     }
 
-    /// Books of a connection that is no longer in the list.
+    /// Books of a connection that is no longer in the list, and ended with a word.
     fn ended(&mut self, connection: &Connection, reason: DownReason, now: Duration) {
-        if connection.phase != Phase::Established {
-            return;
+        if connection.phase == Phase::Established {
+            self.retained = None;
+            self.down(reason, Families::NONE, now);
         }
+    }
+
+    fn down(&mut self, reason: DownReason, kept: Families, now: Duration) {
         if self.changed.is_some_and(|up| now.saturating_sub(up) >= STABLE_AFTER) {
             self.backoff.reset();
         }
         self.changed = Some(now);
         self.statistics.flops += 1;
-        self.outputs.push_back(Output::Down(reason));
+        self.outputs.push_back(Output::Down(reason, kept));
     }
 
     /// Makes the next try due, unless there is something to wait for.
     fn retry(&mut self, idle: bool, now: Duration) {
         if self.enabled && self.connections.is_empty() && self.dial == Dial::Off {
-            self.dial = Dial::Waiting { at: now + self.backoff.next(), idle };
+            let wait = self.backoff.next();
+            let wait = if self.is_restarting() { wait.min(retain::REDIAL) } else { wait };
+            self.dial = Dial::Waiting { at: now + wait, idle };
         }
     }
 

@@ -96,6 +96,8 @@ pub struct RoutingView {
     pub others: BTreeMap<String, Node>,
     /// The VIPs that can be dialled here.
     pub vips: BTreeSet<IpAddr>,
+    /// Everything has been programmed once: those are all of them.
+    pub settled: bool,
 }
 
 /// The cluster as this node sees it.
@@ -259,9 +261,9 @@ impl Cluster {
     }
 
     /// What the speaker is to know, if this node is known, with the VIPs for which `can_dial` holds.
-    pub fn routing_view(&self, can_dial: impl Fn(&IpAddr) -> bool) -> Option<RoutingView> {
+    pub fn routing_view(&self, can_dial: impl Fn(&IpAddr) -> bool, settled: bool) -> Option<RoutingView> {
         let vips = self.vips().filter(can_dial).collect();
-        Some(RoutingView { node: self.node.clone()?, others: self.others.clone(), vips })
+        Some(RoutingView { node: self.node.clone()?, others: self.others.clone(), vips, settled })
     }
 
     fn set_node(&mut self, name: String, node: Option<Node>) -> BTreeSet<Owner> {

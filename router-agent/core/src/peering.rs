@@ -192,6 +192,7 @@ mod tests {
             node: node("192.0.2.1", "10.1.1.0/24"),
             others: others.into_iter().map(|(name, node)| (name.to_owned(), node)).collect(),
             vips: BTreeSet::from(["10.96.0.1".parse().unwrap()]),
+            settled: true,
         }
     }
 

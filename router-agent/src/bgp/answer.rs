@@ -14,8 +14,8 @@ use tokio::sync::mpsc;
 use super::session::Neighbour;
 use super::speaker::{Running, Speaker};
 use super::view::{
-    Ask, DestinationView, GlobalView, PathChange, PathView, PeerFamilyView, PeerView, Refusal, SourceView,
-    SummaryView, Table, Verb, Watch, WatchEvent,
+    Ask, DestinationView, GlobalView, GracefulRestartView, PathChange, PathView, PeerFamilyView, PeerView,
+    Refusal, SourceView, SummaryView, Table, Verb, Watch, WatchEvent,
 };
 
 /// Those who watch.
@@ -87,6 +87,7 @@ impl Speaker {
                 .map(|(prefix, paths)| {
                     let view = |it: router_bgp::rib::PathView| PathView {
                         best: it.best.is_some(),
+                        stale: it.stale,
                         ..path(Some(it.attributes), source_of(running, it.source), it.learned_at)
                     };
                     DestinationView { prefix, paths: paths.into_iter().map(view).collect() }
@@ -98,9 +99,10 @@ impl Speaker {
                 let routes = routes.filter(|route| is_asked(&lookup, &route.prefix));
                 let source = source_of(running, Source::Peer(neighbour.id));
                 let view = |route: router_bgp::rib::ReceivedView| {
-                    let filtered = route.is_filtered();
+                    let (filtered, stale) = (route.is_filtered(), route.stale);
                     let received = path(Some(route.attributes), source, route.learned_at);
-                    DestinationView { prefix: route.prefix, paths: vec![PathView { filtered, ..received }] }
+                    let received = PathView { filtered, stale, ..received };
+                    DestinationView { prefix: route.prefix, paths: vec![received] }
                 };
                 Ok(answered(&lookup, routes.map(view)))
             }
@@ -196,7 +198,7 @@ pub(super) fn peer(running: &Running, neighbour: &Neighbour) -> PeerView {
         family,
         counts: running.rib.counts(neighbour.id, family),
         end_of_rib_received: neighbour.end_of_rib.contains(family),
-        end_of_rib_sent: session.is_some() && !running.rib.has_messages(neighbour.id),
+        end_of_rib_sent: running.rib.has_told_all(neighbour.id, family),
     };
     let families = config.families.iter().map(family).collect();
     PeerView {
@@ -220,7 +222,12 @@ pub(super) fn peer(running: &Running, neighbour: &Neighbour) -> PeerView {
         queued: u32::try_from(neighbour.pending().div_ceil(router_bgp::message::header::MAX_LEN))
             .unwrap_or(u32::MAX),
         families,
-        graceful_restart: None,
+        graceful_restart: running.ourselves.graceful_restart.map(|terms| GracefulRestartView {
+            restart_time: Duration::from_secs(terms.restart_time.into()),
+            deferral_time: terms.deferral_time,
+            peer_restarting: neighbour.machine.is_restarting(),
+            local_restarting: config.graceful_restart.is_some_and(|terms| terms.restarting),
+        }),
     }
 }
 
@@ -235,13 +242,12 @@ const fn path(
 
 fn source_of(running: &Running, source: Source) -> Option<SourceView> {
     let Source::Peer(id) = source else { return None };
-    let neighbour = running.neighbours.values().find(|neighbour| neighbour.id == id)?;
-    let session = neighbour.machine.session()?;
+    let facts = running.rib.facts(id)?;
     Some(SourceView {
-        address: neighbour.address,
-        asn: session.peer_asn,
-        router_id: session.router_id,
-        external: session.peer_asn != running.ourselves.asn,
+        address: facts.address,
+        asn: facts.asn,
+        router_id: facts.router_id,
+        external: facts.asn != running.ourselves.asn,
     })
 }
 

@@ -12,11 +12,16 @@ use router_bgp::message::capability::Capability;
 use router_bgp::message::header::MAX_LEN;
 use router_bgp::message::notification::Notification;
 use router_bgp::message::update::Update;
+use router_bgp::restart::Progress;
 use router_bgp::rib::{PeerFacts, PeerId};
-use router_bgp::session::{ConnectionId, DownReason, Input, Output, Peer, PeerConfig, Session, State};
+use router_bgp::session::{
+    ConnectionId, DownReason, Input, Output, Peer, PeerConfig, RestartTerms, Session, State,
+};
 use router_core::peering;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
+
+use crate::config::GracefulRestart;
 
 use super::sockets::{Arrivals, Link, Reach, dial};
 
@@ -30,10 +35,16 @@ const CONNECT_RETRY: Duration = Duration::from_mins(2);
 #[derive(Debug)]
 pub(super) enum Outcome {
     Up,
-    Down(DownReason),
+    /// The routes of these families are kept.
+    Down(DownReason, Families),
+    /// What is still stale in these families goes.
+    Sweep(Families),
     Update(Update),
     Refresh(Family),
-    Said { received: bool, notification: Notification },
+    Said {
+        received: bool,
+        notification: Notification,
+    },
 }
 
 /// Terms of our own, the same for all.
@@ -44,6 +55,7 @@ pub(super) struct Ourselves {
     pub(super) address: IpAddr,
     pub(super) hold_time: u16,
     pub(super) host_name: String,
+    pub(super) graceful_restart: Option<GracefulRestart>,
 }
 
 #[derive(Debug)]
@@ -73,9 +85,16 @@ impl Neighbour {
         address: IpAddr,
         wanted: peering::Neighbour,
         ourselves: &Ourselves,
+        restarting: bool,
         arrivals: Arrivals,
     ) -> Self {
         let peer_asn = Asn(wanted.asn);
+        // A peer that is back defers its table no longer than we would, if it has been told the same.
+        let graceful_restart = ourselves.graceful_restart.map(|ours| RestartTerms {
+            restart_time: ours.restart_time,
+            restarting,
+            patience: ours.deferral_time,
+        });
         let config = PeerConfig {
             local_asn: ourselves.asn,
             peer_asn,
@@ -87,6 +106,7 @@ impl Neighbour {
                 host: ourselves.host_name.as_str().into(),
                 domain: "".into(),
             }],
+            graceful_restart,
             seed: seed(ourselves.router_id, address),
         };
         let reach = if peer_asn == ourselves.asn { Reach::Any } else { Reach::OneHop };
@@ -116,6 +136,21 @@ impl Neighbour {
     /// The established session's connection.
     pub(super) fn link(&self) -> Option<&Link> {
         self.links.get(&self.machine.session()?.connection)
+    }
+
+    /// How far it is with telling us its table.
+    pub(super) fn progress(&self) -> Progress {
+        let Some(session) = self.machine.session() else { return Progress::Absent };
+        if session.context.families.iter().all(|family| self.end_of_rib.contains(family)) {
+            return Progress::Whole;
+        }
+        let awaited = session.graceful_restart.as_ref().is_some_and(|restart| !restart.restarting);
+        Progress::Telling { awaited }
+    }
+
+    /// Whether it keeps our routes while we restart.
+    pub(super) fn keeps_routes(&self) -> bool {
+        self.machine.session().is_some_and(|session| session.graceful_restart.is_some())
     }
 
     /// What the tables have to know of the established session.
@@ -223,11 +258,12 @@ impl Neighbour {
                     self.end_of_rib = Families::NONE;
                     outcomes.push(Outcome::Up);
                 }
-                Output::Down(reason) => {
+                Output::Down(reason, kept) => {
                     self.down_at = Some(now);
                     self.last_down = Some(reason.clone());
-                    outcomes.push(Outcome::Down(reason));
+                    outcomes.push(Outcome::Down(reason, kept));
                 }
+                Output::Sweep(families) => outcomes.push(Outcome::Sweep(families)),
                 Output::Update(update) => {
                     if let Some(family) = update.end_of_rib {
                         self.end_of_rib = self.end_of_rib.with(family);

@@ -2,8 +2,10 @@
 //! and what people ask, one after the other, and passes on what came of it: messages to peers, routes to the kernel,
 //! lines to the log.
 //!
-//! Here is what the cluster wants of it; what the network brings is in `traffic`. Everything a neighbour does is that neighbour's alone: an error ends a session, never this task.
+//! Here is what the cluster wants of it; what the network brings is in `traffic`, how it begins and ends in `restart`.
+//! Everything a neighbour does is that neighbour's alone: an error ends a session, never this task.
 
+mod restart;
 mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +15,8 @@ use std::time::Duration;
 
 use router_bgp::asn::Asn;
 use router_bgp::message::attribute::Attributes;
-use router_bgp::rib::{Limits, PeerId, Rib, RibConfig};
+use router_bgp::restart::Restart;
+use router_bgp::rib::{Limits, PeerId, Retention, Rib, RibConfig};
 use router_bgp::session::Input;
 use router_core::cluster::{Event, RoutingView};
 use router_core::peering::{self, Terms, Wanted};
@@ -23,6 +26,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
+use crate::config::GracefulRestart;
 use crate::fib::FibQueue;
 use crate::log::GOBGP;
 use crate::measure::BGP;
@@ -51,15 +55,18 @@ pub(crate) struct Settings {
     pub(crate) terms: Terms,
     pub(crate) hold_time: u16,
     pub(crate) host_name: String,
+    /// `None` is off.
+    pub(crate) graceful_restart: Option<GracefulRestart>,
     /// Where it says which VIPs its peers have been told of.
     pub(crate) announced: watch::Sender<BTreeSet<IpAddr>>,
     /// The moment that its times count from.
     pub(crate) started: std::time::Instant,
 }
 
-/// Runs until nobody tells it of the cluster any more.
+/// Runs until nobody tells it of the cluster any more, or until `leave` changes, since the agent ends.
 pub(crate) async fn run(
     settings: Settings,
+    mut leave: watch::Receiver<()>,
     mut view: watch::Receiver<Option<RoutingView>>,
     events: mpsc::Sender<Event>,
     mut asks: mpsc::Receiver<Ask>,
@@ -75,7 +82,9 @@ pub(crate) async fn run(
         fib,
         next_id: 0,
         named: BTreeSet::new(),
-        converged: false,
+        restart: None,
+        settled: false,
+        awaited: BTreeSet::new(),
         watchers: Watchers::default(),
     };
     let mut batch = Vec::with_capacity(BATCH);
@@ -105,12 +114,18 @@ pub(crate) async fn run(
                 Some(ask) => speaker.answer(ask).await,
                 None => asking = false,
             },
+            _ = leave.changed() => {
+                speaker.leave(inbox).await;
+                return;
+            }
             () = sleep_until(deadline) => {}
         }
         speaker.tick().await;
         speaker.pass_on().await;
     }
 }
+
+pub(crate) use self::restart::LAST_WORDS;
 
 pub(super) struct Speaker {
     pub(super) settings: Settings,
@@ -123,7 +138,12 @@ pub(super) struct Speaker {
     next_id: u32,
     /// Subjects of the problems that the cluster and the flags gave rise to.
     named: BTreeSet<Subject>,
-    converged: bool,
+    /// From the first neighbours on.
+    restart: Option<Restart>,
+    /// The cluster has named all that we announce.
+    settled: bool,
+    /// Whose tables our restart waits for.
+    awaited: BTreeSet<IpAddr>,
     pub(super) watchers: Watchers,
 }
 
@@ -136,7 +156,6 @@ pub(super) struct Running {
     /// How often the statements have changed: part of the policies' names, as upstream has it.
     serial: u32,
     listener: JoinHandle<()>,
-    since: Duration,
 }
 
 impl Drop for Running {
@@ -158,8 +177,10 @@ impl Speaker {
 
     fn next_deadline(&self) -> Instant {
         let neighbours = self.running.iter().flat_map(|running| running.neighbours.values());
-        let next = neighbours.filter_map(|neighbour| neighbour.machine.next_deadline()).min();
-        let turn = self.now() + IDLE;
+        let now = self.now();
+        let restart = self.restart.as_ref().and_then(|restart| restart.next_deadline(now));
+        let next = neighbours.filter_map(|neighbour| neighbour.machine.next_deadline()).chain(restart).min();
+        let turn = now + IDLE;
         self.start + next.map_or(turn, |next| next.min(turn))
     }
 
@@ -178,6 +199,7 @@ impl Speaker {
             self.stop().await;
             self.begin(&wanted);
         }
+        self.settled = view.settled;
         let planned = Instant::now();
         self.change(wanted).await;
         BGP.changes.took(planned.elapsed());
@@ -191,6 +213,7 @@ impl Speaker {
             address: wanted.address,
             hold_time: self.settings.hold_time,
             host_name: self.settings.host_name.clone(),
+            graceful_restart: self.settings.graceful_restart,
         };
         let config =
             RibConfig { asn: ourselves.asn, router_id: ourselves.router_id, limits: Limits::default() };
@@ -209,8 +232,8 @@ impl Speaker {
             neighbours: BTreeMap::new(),
             serial: 0,
             listener: listen(at, self.arrivals.clone()),
-            since: self.now(),
         });
+        self.start_restart();
     }
 
     /// Policies first, so that nothing is exported under old ones; then neighbours, then routes.
@@ -260,7 +283,9 @@ impl Speaker {
         self.next_id += 1;
         let Some(running) = self.running.as_mut() else { return };
         info!(target: GOBGP, Key = %address, Topic = "Peer", "Add a peer configuration");
-        let neighbour = Neighbour::new(id, address, wanted, &running.ourselves, self.arrivals.clone());
+        let restarting = self.restart.as_ref().is_some_and(Restart::is_deferring);
+        let arrivals = self.arrivals.clone();
+        let neighbour = Neighbour::new(id, address, wanted, &running.ourselves, restarting, arrivals);
         running.neighbours.insert(address, neighbour);
         self.feed(id, |neighbour| neighbour.handle(Input::Start, now)).await;
     }
@@ -273,6 +298,7 @@ impl Speaker {
         info!(target: GOBGP, Key = %address, Topic = "Peer", "Delete a peer configuration");
         self.feed(id, |neighbour| neighbour.handle(Input::Remove, now)).await;
         if let Some(running) = self.running.as_mut() {
+            running.rib.peer_down(id, Retention::Drop);
             running.neighbours.remove(&address);
         }
         self.tell(Subject::Peer(address), Vec::new()).await;
@@ -285,7 +311,7 @@ impl Speaker {
         for address in addresses {
             self.remove(address, now).await;
         }
-        self.pass_on().await;
+        self.pass_on_best(now);
         self.running = None;
     }
 

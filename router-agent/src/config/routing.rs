@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use router_core::peering::{External, Terms};
 
-use super::{Routing, positive};
+use super::{GracefulRestart, Routing, positive};
 use crate::flags::Flags;
 use crate::pflag::Signed;
 
@@ -27,6 +27,7 @@ pub(super) fn resolve(flags: &Flags, wrong: &mut Vec<String>) -> Routing {
     Routing {
         terms,
         hold_time: hold_time(flags.bgp_holdtime, wrong),
+        graceful_restart: graceful_restart(flags, wrong),
         admin: admin(flags),
         pod_egress: flags.enable_pod_egress,
         sync_period: positive("injected-routes-sync-period", flags.injected_routes_sync_period, wrong),
@@ -74,6 +75,30 @@ fn hold_time(given: Signed, wrong: &mut Vec<String>) -> u16 {
         wrong.push(format!("--bgp-holdtime: must be 3 s to 65535 s, not {sign}{:?}", given.length));
     }
     u16::try_from(given.length.as_secs()).unwrap_or(u16::MAX)
+}
+
+/// The times are looked at only if it is on, as upstream does.
+fn graceful_restart(flags: &Flags, wrong: &mut Vec<String>) -> Option<GracefulRestart> {
+    /// What 12 bits hold.
+    const RESTART: Duration = Duration::from_secs(4_095);
+    const DEFERRAL: Duration = Duration::from_hours(18);
+    if !flags.bgp_graceful_restart {
+        return None;
+    }
+    let restart = positive("bgp-graceful-restart-time", flags.bgp_graceful_restart_time, wrong);
+    if restart > RESTART {
+        wrong.push(format!("--bgp-graceful-restart-time: must be at most 4095 s, not {restart:?}"));
+    }
+    let deferral_time =
+        positive("bgp-graceful-restart-deferral-time", flags.bgp_graceful_restart_deferral_time, wrong);
+    if deferral_time > DEFERRAL {
+        wrong.push(format!(
+            "--bgp-graceful-restart-deferral-time: must be at most 18 h, not {deferral_time:?}"
+        ));
+    }
+    let whole_seconds = restart.as_secs() + u64::from(restart.subsec_nanos() > 0);
+    let restart_time = u16::try_from(whole_seconds).unwrap_or(u16::MAX);
+    Some(GracefulRestart { restart_time, deferral_time })
 }
 
 fn externals(flags: &Flags, wrong: &mut Vec<String>) -> Vec<External> {
@@ -189,6 +214,31 @@ mod tests {
                 "--peer-router-ports: 2 given for 1 of --peer-router-ips; give none, or one for each",
                 "--peer-router-asns: 65535 is reserved",
             ]
+        );
+    }
+
+    #[test]
+    fn graceful_restart_is_off_and_its_times_are_looked_at_when_it_is_on() {
+        let absurd = ["--bgp-graceful-restart-time=2h", "--bgp-graceful-restart-deferral-time=19h"];
+        assert_eq!(resolved(&absurd).0.graceful_restart, None);
+        assert_eq!(resolved(&absurd).1, Vec::<String>::new());
+        let on = "--bgp-graceful-restart=true";
+        let terms = |restart_time, seconds| {
+            Some(GracefulRestart { restart_time, deferral_time: Duration::from_secs(seconds) })
+        };
+        assert_eq!(resolved(&[on]).0.graceful_restart, terms(90, 360));
+        let short = [on, "--bgp-graceful-restart-time=1500ms", "--bgp-graceful-restart-deferral-time=18h"];
+        assert_eq!(resolved(&short).0.graceful_restart, terms(2, 64_800));
+        assert_eq!(
+            resolved(&[on, absurd[0], absurd[1]]).1,
+            [
+                "--bgp-graceful-restart-time: must be at most 4095 s, not 7200s",
+                "--bgp-graceful-restart-deferral-time: must be at most 18 h, not 68400s",
+            ]
+        );
+        assert_eq!(
+            resolved(&[on, "--bgp-graceful-restart-time=0s"]).1,
+            ["--bgp-graceful-restart-time: must be above 0, not 0ns"]
         );
     }
 

@@ -304,6 +304,20 @@ async fn a_vip_is_announced_once_it_is_programmed_and_goes_after_its_withdrawal(
     bench.kernel.until("the frontend to go", |kernel| kernel.backends(1).is_none()).await;
 }
 
+#[tokio::test]
+async fn the_speaker_hears_when_the_vips_are_all_that_there_are() {
+    let settled = |view: &Option<RoutingView>| view.as_ref().is_some_and(|view| view.settled);
+    let mut bench = bench(Fake::default(), HOUR);
+    bench.kernel.with(|kernel| kernel.unreadable = true);
+    bench.tell([node(), service(1), slice(1, 1..3)]).await;
+    bench.listed().await;
+    bench.routing.wait_for(Option::is_some).await.unwrap();
+    assert!(!settled(&bench.routing.borrow()), "nothing is programmed");
+    bench.kernel.with(|kernel| kernel.unreadable = false);
+    let view = bench.routing.wait_for(settled).await.unwrap().clone().unwrap();
+    assert_eq!(view.vips, BTreeSet::from([[10, 96, 0, 1].into()]));
+}
+
 fn reconciler(kernel: &Fake) -> Reconciler<EbpfPlane<Four>, Fake> {
     let settings = Settings { sync_period: HOUR, cluster_ip_ranges: vec![], advertise_vips: false };
     let (progress, host) = (watch::channel(Progress::default()).0, watch::channel(HostView::default()).0);

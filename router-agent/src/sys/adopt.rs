@@ -44,11 +44,7 @@ impl Shelter {
 }
 
 /// Pins in `folder`, each by its name, those of `names` among the maps that the programs with these ids hold.
-pub(crate) fn pin_maps(
-    programs: &[u32],
-    names: impl Fn(&str) -> bool,
-    folder: &Path,
-) -> Result<()> {
+pub(crate) fn pin_maps(programs: &[u32], names: impl Fn(&str) -> bool, folder: &Path) -> Result<()> {
     let mut maps = of_one_agent(programs)?;
     maps.retain(|name, _| names(name));
     for (name, id) in &maps {

@@ -127,7 +127,9 @@ pub(crate) fn load_after(filters: &[u32], object: &[u8], pins: Option<&Path>) ->
             load(object, Some(&gathered.folder))
         }
         Err(error) => {
-            tracing::warn!("cannot adopt the maps of the agent before this one, so flows begin anew: {error:#}");
+            tracing::warn!(
+                "cannot adopt the maps of the agent before this one, so flows begin anew: {error:#}"
+            );
             load(object, pins)
         }
     }

@@ -157,8 +157,9 @@ impl Netlink {
                 message.header.index = discipline.link.cast_signed();
                 message.header.parent = TcHandle { major: u16::MAX, minor };
                 match self.dump(&RouteNetlinkMessage::GetTrafficFilter(message)) {
-                    Ok(answers) => programs
-                        .extend(answers.into_iter().filter_map(|answer| program_of(answer, priority, handle))),
+                    Ok(answers) => programs.extend(
+                        answers.into_iter().filter_map(|answer| program_of(answer, priority, handle)),
+                    ),
                     Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EINVAL)) => {}
                     Err(error) => return Err(error),
                 }
@@ -374,7 +375,8 @@ fn address_of(message: RouteNetlinkMessage) -> Option<Address> {
 
 fn program_of(message: RouteNetlinkMessage, priority: u16, handle: u32) -> Option<u32> {
     let RouteNetlinkMessage::NewTrafficFilter(message) = message else { return None };
-    let is_it = message.header.info >> 16 == u32::from(priority) && u32::from(message.header.handle) == handle;
+    let is_it =
+        message.header.info >> 16 == u32::from(priority) && u32::from(message.header.handle) == handle;
     let mut options = message.attributes.into_iter().filter_map(|attribute| match attribute {
         TcAttribute::Options(options) => Some(options),
         _ => None,

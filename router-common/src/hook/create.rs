@@ -240,12 +240,12 @@ fn take_over<A: Address, K: Kernel<A>>(
     give_up(kernel, &key) && kernel.insert(&key, flow) == Inserted::Created
 }
 
-/// Takes away the flow whose server's side has this key, if it is over: a port is wanted again long before a sweep
-/// comes by. Over is TCP that was reset or closed from both ends, and UDP that was answered once and has been silent
+/// Whether nobody has this key: takes away the flow whose server's side it is, if that is over. A port is wanted again
+/// long before a sweep comes by. Over is TCP that was reset or closed from both ends, and UDP that was answered once and has been silent
 /// since; of both not before some time has passed.
 #[inline(always)]
 fn give_up<A: Address, K: Kernel<A>>(kernel: &mut K, key: &FlowKey<A>) -> bool {
-    let Some(found) = kernel.find(key) else { return false };
+    let Some(found) = kernel.find(key) else { return true };
     let flow = kernel.read(found.entry);
     if untranslated(&flow) || kernel.now().wrapping_sub(flow.last_seen) < OVER {
         return false;

@@ -30,15 +30,19 @@ fn a_killed_agent_and_its_successor_cost_no_connection_under_load() {
                 Ok(Probe::new(&outside).tcp(&port)?.ok && Probe::new(&outside).udp(&port)?.ok)
             })
             .unwrap();
-        let clients =
-            [("a pod", world.pod("client"), &vip), ("the node", world.cluster.node(), &vip), ("outside", outside, &port)];
+        let clients = [
+            ("a pod", world.pod("client"), &vip),
+            ("the node", world.cluster.node(), &vip),
+            ("outside", outside, &port),
+        ];
         let flows = world.map_id("FLOWS4");
         let results: Vec<(&str, Transport, Summary)> = thread::scope(|scope| {
             let loads: Vec<_> = clients
                 .iter()
                 .flat_map(|client| BOTH.map(|transport| (client, transport)))
                 .map(|((who, place, to), transport)| {
-                    let call = move || Probe::new(place).many(transport, to, u64::MAX, 2, Some(LOAD)).unwrap();
+                    let call =
+                        move || Probe::new(place).many(transport, to, u64::MAX, 2, Some(LOAD)).unwrap();
                     (*who, transport, scope.spawn(call))
                 })
                 .collect();

@@ -20,6 +20,8 @@ pub struct Received {
     /// Since the agent's start. An announcement that repeats what is known leaves it.
     pub learned_at: Duration,
     pub standing: Standing,
+    /// Of an earlier session, and not repeated since.
+    pub stale: bool,
 }
 
 /// Whether a received route takes part in the selection, or why not.
@@ -96,6 +98,11 @@ impl AdjRibIn {
         held.received -= 1;
         held.accepted -= usize::from(old.standing.is_accepted());
         Some(old)
+    }
+
+    /// All of it.
+    pub(super) fn make_stale(&mut self) {
+        self.routes.iter_mut().for_each(|(_, route)| route.stale = true);
     }
 
     pub(super) fn get(&self, prefix: &Prefix) -> Option<&Received> {

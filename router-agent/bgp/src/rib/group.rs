@@ -138,6 +138,10 @@ impl Group {
         }
     }
 
+    pub(super) fn owes_end_of_rib(&self, peer: PeerId) -> bool {
+        self.members.get(&peer).is_some_and(Member::owes_end_of_rib)
+    }
+
     pub(super) fn advertised(&self, peer: PeerId) -> usize {
         self.members.get(&peer).map_or(0, |member| self.told.live() - member.excepted)
     }

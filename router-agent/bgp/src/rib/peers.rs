@@ -1,4 +1,4 @@
-//! What the RIB knows about the peers that are up, and about next hops: what best path asks for.
+//! What the RIB knows about the peers that are up or have stale routes, and about next hops: what best path asks for.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -16,6 +16,8 @@ use crate::message::attribute::Attributes;
 use crate::policy::{Class, Direction, Policies, Verdict};
 
 pub(super) struct Peer {
+    /// Otherwise only its stale routes are here.
+    pub(super) up: bool,
     pub(super) external: bool,
     pub(super) import: Class,
     pub(super) own_addresses: Arc<[IpAddr]>,
@@ -23,6 +25,12 @@ pub(super) struct Peer {
 }
 
 impl Peer {
+    /// Whether the session is away, and a new one with these facts would not change what its routes are worth.
+    pub(super) fn may_be_back_as(&self, facts: &PeerFacts) -> bool {
+        let worth = |of: &PeerFacts| (of.address, of.asn, of.router_id, of.local_address, of.other_address);
+        !self.up && worth(&self.facts) == worth(facts)
+    }
+
     /// Which group the peer belongs to for a family.
     pub(super) fn group_key(&self, family: Family, class: Class) -> GroupKey {
         let PeerFacts { address, four_octet, extended_messages, extended_next_hop, shared_subnet, .. } =
@@ -71,35 +79,35 @@ impl Peer {
 }
 
 pub(super) struct Peers {
-    up: BTreeMap<PeerId, Peer>,
+    known: BTreeMap<PeerId, Peer>,
     pub(super) metric: NextHopMetric,
 }
 
 impl Default for Peers {
     fn default() -> Self {
-        Self { up: BTreeMap::new(), metric: Box::new(|_| Some(0)) }
+        Self { known: BTreeMap::new(), metric: Box::new(|_| Some(0)) }
     }
 }
 
 impl Peers {
     pub(super) fn insert(&mut self, id: PeerId, peer: Peer) {
-        self.up.insert(id, peer);
+        self.known.insert(id, peer);
     }
 
     pub(super) fn remove(&mut self, id: PeerId) {
-        self.up.remove(&id);
+        self.known.remove(&id);
     }
 
     pub(super) fn get(&self, id: PeerId) -> Option<&Peer> {
-        self.up.get(&id)
+        self.known.get(&id)
     }
 
     pub(super) fn get_mut(&mut self, id: PeerId) -> Option<&mut Peer> {
-        self.up.get_mut(&id)
+        self.known.get_mut(&id)
     }
 
     pub(super) fn ids(&self) -> impl Iterator<Item = PeerId> {
-        self.up.keys().copied()
+        self.known.keys().copied()
     }
 
     pub(super) fn is_external(&self, id: PeerId) -> bool {

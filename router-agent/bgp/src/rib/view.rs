@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::adj_in::AdjRibIn;
 use super::loc::Destination;
-use super::{Family, PeerId, Prefix, Received, Rib, Rule, Source, Standing};
+use super::{Family, PeerFacts, PeerId, Prefix, Received, Rib, Rule, Source, Standing};
 use crate::message::attribute::Attributes;
 
 /// Prefixes of one peer and family.
@@ -25,6 +25,7 @@ pub struct PathView {
     pub learned_at: Duration,
     /// Why it is the best path, if it is.
     pub best: Option<Rule>,
+    pub stale: bool,
 }
 
 /// A route in an Adj-RIB-In.
@@ -34,6 +35,7 @@ pub struct ReceivedView {
     pub attributes: Arc<Attributes>,
     pub learned_at: Duration,
     pub standing: Standing,
+    pub stale: bool,
 }
 
 impl ReceivedView {
@@ -67,6 +69,17 @@ impl Rib {
         }
     }
 
+    /// Of a peer that is up, or has stale routes.
+    pub fn facts(&self, id: PeerId) -> Option<&PeerFacts> {
+        self.peers.get(id).map(|peer| &peer.facts)
+    }
+
+    /// Whether the peer has been handed all of the family that there was when its session came up, End-of-RIB included.
+    pub fn has_told_all(&self, id: PeerId, family: Family) -> bool {
+        let group = self.groups.iter().find(|group| group.key.family == family && group.has(id));
+        group.is_some_and(|group| !group.owes_end_of_rib(id))
+    }
+
     /// Destinations of Loc-RIB, and their paths. Walked for: only people ask.
     pub fn size(&self, family: Family) -> (usize, usize) {
         let of_family = self.loc.iter().filter(|(prefix, _)| Family::of(prefix) == family);
@@ -77,8 +90,8 @@ impl Rib {
     pub fn adj_in(&self, id: PeerId, family: Family) -> impl Iterator<Item = ReceivedView> {
         let routes = self.adj_in.get(&Source::Peer(id)).into_iter().flat_map(AdjRibIn::iter);
         routes.filter(move |(prefix, _)| Family::of(prefix) == family).map(|(prefix, route)| {
-            let Received { attributes, learned_at, standing } = route.clone();
-            ReceivedView { prefix, attributes, learned_at, standing }
+            let Received { attributes, learned_at, standing, stale } = route.clone();
+            ReceivedView { prefix, attributes, learned_at, standing, stale }
         })
     }
 
@@ -110,15 +123,15 @@ impl Rib {
 
     fn paths(&self, prefix: &Prefix, destination: &Destination) -> Vec<PathView> {
         let mut best = destination.rule();
-        let paths = destination.paths().iter().map(|path| PathView {
-            source: path.source,
-            attributes: Arc::clone(&path.attributes),
-            learned_at: self
-                .adj_in
-                .get(&path.source)
-                .and_then(|routes| routes.get(prefix))
-                .map_or(Duration::ZERO, |route| route.learned_at),
-            best: best.take(),
+        let paths = destination.paths().iter().map(|path| {
+            let received = self.adj_in.get(&path.source).and_then(|routes| routes.get(prefix));
+            PathView {
+                source: path.source,
+                attributes: Arc::clone(&path.attributes),
+                learned_at: received.map_or(Duration::ZERO, |route| route.learned_at),
+                best: best.take(),
+                stale: received.is_some_and(|route| route.stale),
+            }
         });
         paths.collect()
     }

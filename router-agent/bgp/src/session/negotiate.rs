@@ -25,8 +25,21 @@ pub struct PeerConfig {
     pub families: Families,
     /// Offered beside what every session offers (multiprotocol, route refresh, four-octet AS, extended message).
     pub capabilities: Vec<Capability>,
+    /// `None` is off: then no routes are kept for the peer either.
+    pub graceful_restart: Option<RestartTerms>,
     /// Of the jitter; different for every peer.
     pub seed: u64,
+}
+
+/// Our part in graceful restart (RFC 4724).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RestartTerms {
+    /// How long the peer is asked to keep our routes; seconds, 12 bits.
+    pub restart_time: u16,
+    /// We have just started, and may have been there before (R). `Input::Restarted` ends it.
+    pub restarting: bool,
+    /// For how long a peer that is back may leave its stale routes unrefreshed.
+    pub patience: Duration,
 }
 
 impl PeerConfig {
@@ -38,8 +51,20 @@ impl PeerConfig {
             Capability::FourOctetAs(self.local_asn),
             Capability::ExtendedMessage,
         ]);
+        capabilities.extend(self.graceful_restart.map(|terms| self.restart_capability(terms)));
         capabilities.extend_from_slice(&self.capabilities);
         Open { asn: self.local_asn, hold_time: self.hold_time, router_id: self.router_id, capabilities }
+    }
+
+    /// Forwarding state is always kept: it is in the kernel, and nothing of it goes at start.
+    fn restart_capability(&self, RestartTerms { restart_time, restarting, .. }: RestartTerms) -> Capability {
+        let families = self.families.iter().map(|family| (family.code(), true)).collect();
+        Capability::GracefulRestart(GracefulRestart {
+            restarting,
+            notification: false,
+            restart_time,
+            families,
+        })
     }
 
     /// Whether this OPEN is of the neighbour that we were told of (RFC 4271 §6.2, RFC 6286 §2.2).
@@ -123,6 +148,25 @@ impl Session {
             local_capabilities: ours.into(),
             remote_capabilities: theirs.into(),
         }
+    }
+}
+
+impl Session {
+    /// Of which families the peer keeps up forwarding, or at least wants its routes to be kept, while it restarts.
+    pub(super) fn restartable(&self) -> Families {
+        self.restart_families(|_| true)
+    }
+
+    /// Of which families it says that it has kept up forwarding (F).
+    pub(super) fn forwarding(&self) -> Families {
+        self.restart_families(|forwarding| forwarding)
+    }
+
+    fn restart_families(&self, counts: impl Fn(bool) -> bool) -> Families {
+        let offered = self.graceful_restart.iter().flat_map(|restart| &restart.families);
+        let families = offered.filter(|(_, forwarding)| counts(*forwarding));
+        let families: Families = families.filter_map(|(family, _)| family.known()).collect();
+        families.intersection(self.context.families)
     }
 }
 

@@ -60,7 +60,11 @@ impl Peer {
                 connection.heard(now);
                 if let Some(session) = &connection.session {
                     let update = update::decode(frame.body(), &session.context)?;
+                    let end_of_rib = update.end_of_rib;
                     self.outputs.push_back(Output::Update(update));
+                    if let Some(family) = end_of_rib {
+                        self.told_all(family);
+                    }
                 }
             }
             (Phase::Established, Kind::RouteRefresh) => {
@@ -88,7 +92,9 @@ impl Peer {
             return Ok(());
         };
         let other = self.connections.iter().find(|other| other.id != id && other.phase >= Phase::OpenConfirm);
-        if let Some(other) = other {
+        if let Some(other) = other.filter(|other| other.phase == Phase::Established) {
+            self.succeed(other.id, now);
+        } else if let Some(other) = other {
             if connection.outgoing != keeps_outgoing {
                 return Err(Notification::new(error::COLLISION, &[]));
             }
@@ -121,6 +127,7 @@ impl Peer {
         connection.phase = Phase::Established;
         connection.heard(now);
         if let Some(session) = connection.session.clone() {
+            self.came_back(&session, now);
             self.outputs.push_back(Output::Up(session));
         }
     }
@@ -129,7 +136,13 @@ impl Peer {
         let Some(connection) = self.remove(id) else { return };
         self.outputs.push_back(Output::Notification { received: true, notification: notification.clone() });
         self.outputs.push_back(Output::Close(id));
-        self.ended(&connection, DownReason::NotificationReceived(notification), now);
+        let collided = notification.error() == error::COLLISION;
+        let reason = DownReason::NotificationReceived(notification);
+        if collided {
+            self.lost(&connection, reason, now);
+        } else {
+            self.ended(&connection, reason, now);
+        }
         self.retry(true, now);
     }
 }

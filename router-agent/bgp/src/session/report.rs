@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::connection::ConnectionId;
 use super::negotiate::Session;
-use crate::family::Family;
+use crate::family::{Families, Family};
 use crate::message::notification::Notification;
 use crate::message::update::Update;
 
@@ -19,7 +19,10 @@ pub enum Output {
     /// Write what is left, then close; of this connection nothing more is wanted.
     Close(ConnectionId),
     Up(Box<Session>),
-    Down(DownReason),
+    /// The routes of these families are kept, as stale; those of the others go.
+    Down(DownReason, Families),
+    /// What is still stale in these families goes.
+    Sweep(Families),
     Update(Update),
     /// The peer wants the family's routes again.
     Refresh(Family),
@@ -65,6 +68,8 @@ pub enum DownReason {
     Dying,
     /// The connection ended without a word.
     ReadFailed,
+    /// The same, or another connection took its place, and the peer's routes are kept for it (RFC 4724 §4.2).
+    GracefulRestart,
     HoldTimerExpired,
     NotificationSent(Notification),
     NotificationReceived(Notification),
@@ -76,6 +81,7 @@ impl fmt::Display for DownReason {
             Self::AdminDown => out.write_str("admin-down"),
             Self::Dying => out.write_str("dying"),
             Self::ReadFailed => out.write_str("read-failed"),
+            Self::GracefulRestart => out.write_str("graceful-restart"),
             Self::HoldTimerExpired => out.write_str("hold-timer-expired"),
             Self::NotificationSent(notification) => write!(out, "notification-sent {notification}"),
             Self::NotificationReceived(notification) => write!(out, "notification-received {notification}"),

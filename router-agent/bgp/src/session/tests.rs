@@ -1,6 +1,7 @@
 //! The machine, input by input.
 
 mod negotiation;
+mod retain;
 mod table;
 mod timers;
 mod wire;
@@ -34,6 +35,7 @@ pub(super) fn config() -> PeerConfig {
         connect_retry: seconds(120),
         families: Families::NONE.with(Family::Ipv4Unicast),
         capabilities: vec![],
+        graceful_restart: None,
         seed: 7,
     }
 }
@@ -70,9 +72,10 @@ pub(super) fn words(peer: &mut Peer) -> String {
         }),
         Output::Close(id) => Some(if id == OUTBOUND { "close-out" } else { "close" }.to_owned()),
         Output::Up(_) => Some("up".to_owned()),
-        Output::Down(DownReason::NotificationSent(_)) => Some("down-sent".to_owned()),
-        Output::Down(DownReason::NotificationReceived(_)) => Some("down-received".to_owned()),
-        Output::Down(reason) => Some(format!("down-{reason}")),
+        Output::Down(DownReason::NotificationSent(_), _) => Some("down-sent".to_owned()),
+        Output::Down(DownReason::NotificationReceived(_), _) => Some("down-received".to_owned()),
+        Output::Down(reason, _) => Some(format!("down-{reason}")),
+        Output::Sweep(_) => Some("sweep".to_owned()),
         Output::Update(_) => Some("update".to_owned()),
         Output::Refresh(_) => Some("refresh".to_owned()),
         Output::Notification { .. } => None,

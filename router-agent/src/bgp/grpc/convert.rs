@@ -176,6 +176,7 @@ fn disconnect_reason(reason: &DownReason) -> i32 {
         }
         DownReason::NotificationReceived(_) => 4,
         DownReason::ReadFailed => 5,
+        DownReason::GracefulRestart => 9,
         DownReason::Dying => 12,
     }
 }

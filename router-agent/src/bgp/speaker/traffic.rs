@@ -107,12 +107,23 @@ impl Speaker {
                     }
                     said = Some(Vec::new());
                 }
-                Outcome::Down(reason) => {
+                Outcome::Down(reason, kept) => {
                     let state = "BGP_FSM_ESTABLISHED";
                     info!(target: GOBGP, Key = %address, Reason = %reason, State = state, Topic = "Peer", "Peer Down");
-                    running.rib.peer_down(id, Retention::Drop);
+                    if kept.is_empty() {
+                        running.rib.peer_down(id, Retention::Drop);
+                    } else {
+                        info!(target: GOBGP, Key = %address, State = state, Topic = "Peer", "peer graceful restart");
+                        running.rib.peer_down(id, Retention::Stale(kept));
+                    }
                     if reason == DownReason::HoldTimerExpired {
                         said = Some(vec![ended(address, &reason.to_string())]);
+                    }
+                }
+                Outcome::Sweep(families) => {
+                    let swept = running.rib.sweep(id, families);
+                    if swept > 0 {
+                        info!("BGP peer {address}: {swept} routes that it did not announce again are gone");
                     }
                 }
                 Outcome::Update(update) => {
@@ -157,9 +168,8 @@ impl Speaker {
         }
     }
 
-    /// Messages to the peers that have room for them, and best paths to the kernel.
-    pub(super) async fn pass_on(&mut self) {
-        let now = self.now();
+    /// Best paths to the kernel.
+    pub(super) fn pass_on_best(&mut self, now: Duration) {
         let Some(running) = self.running.as_mut() else { return };
         let is_followed = self.watchers.want(|watch| watch.best);
         let mut changes = Vec::new();
@@ -174,8 +184,18 @@ impl Speaker {
         if !changes.is_empty() {
             self.watchers.send(|watch| watch.best, &WatchEvent::Paths(changes));
         }
+    }
+
+    /// Best paths to the kernel, and messages to the peers that have room for them and may be told.
+    pub(super) async fn pass_on(&mut self) {
+        let now = self.now();
+        self.pass_on_best(now);
+        self.go_on_restarting();
+        let deferring = self.is_deferring();
+        let Some(running) = self.running.as_mut() else { return };
         let Running { rib, neighbours, .. } = running;
-        for neighbour in neighbours.values_mut().filter(|neighbour| neighbour.is_established()) {
+        let told = |it: &&mut Neighbour| it.is_established() && !(deferring && it.keeps_routes());
+        for neighbour in neighbours.values_mut().filter(told) {
             let room = QUEUED.saturating_sub(neighbour.pending());
             if room > 0 && rib.has_messages(neighbour.id) {
                 let messages = rib.next_messages(neighbour.id, room);
@@ -187,28 +207,10 @@ impl Speaker {
             let reset = Input::Reset { communication: "too far behind" };
             self.feed(id, |neighbour| neighbour.handle(reset, now)).await;
         }
-        self.conclude();
         let none = BTreeSet::new();
         let told = self.running.as_ref().map_or(&none, |running| &running.wanted.vips);
         if *self.settings.announced.borrow() != *told {
             self.settings.announced.send_replace(told.clone());
-        }
-    }
-
-    /// At first, once every peer has sent its whole table, or those that do not answer have had twice their hold time,
-    /// the kernel is told that what nobody named is stale.
-    fn conclude(&mut self) {
-        let now = self.now();
-        let Some(running) = self.running.as_ref().filter(|_| !self.converged) else { return };
-        let whole = |neighbour: &Neighbour| {
-            let families = neighbour.machine.session().map(|session| session.context.families);
-            families
-                .is_some_and(|families| families.iter().all(|family| neighbour.end_of_rib.contains(family)))
-        };
-        let patience = Duration::from_secs(2 * u64::from(self.settings.hold_time));
-        if running.neighbours.values().all(whole) || now.saturating_sub(running.since) > patience {
-            self.converged = true;
-            self.fib.sweep();
         }
     }
 }

@@ -151,7 +151,7 @@ mod tests {
 
     fn nodes(own: Node, others: &[Node]) -> Nodes {
         let named = others.iter().enumerate().map(|(number, node)| (number.to_string(), node.clone()));
-        Nodes::of(&RoutingView { node: own, others: named.collect(), vips: BTreeSet::new() })
+        Nodes::of(&RoutingView { node: own, others: named.collect(), vips: BTreeSet::new(), settled: true })
     }
 
     #[test]
@@ -193,7 +193,12 @@ mod tests {
 
     #[test]
     fn what_nobody_knows_is_in_no_table() {
-        let view = RoutingView { node: Node::default(), others: BTreeMap::new(), vips: BTreeSet::new() };
+        let view = RoutingView {
+            node: Node::default(),
+            others: BTreeMap::new(),
+            vips: BTreeSet::new(),
+            settled: true,
+        };
         assert_eq!(table(Family::V4, &Nodes::of(&view)), None);
     }
 }

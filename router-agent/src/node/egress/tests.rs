@@ -26,6 +26,7 @@ fn nodes(others: &[(&str, &str)]) -> RoutingView {
         node: node("10.244.1.0/24", "192.0.2.1"),
         others: others.collect::<BTreeMap<_, _>>(),
         vips: BTreeSet::new(),
+        settled: true,
     }
 }
 

@@ -324,3 +324,53 @@ fn the_admin_api_gets_attributes_as_bytes() {
     let bytes = attribute_bytes(&attributes("2001:db8::1", &[]), &prefix("2001:db8::/32"));
     assert!(bytes.iter().any(|it| it[1] == kind::MP_REACH_NLRI));
 }
+
+#[test]
+fn a_peer_that_restarts_moves_nobodys_routes_but_those_it_does_not_repeat() {
+    let mut rib = rib();
+    let repeated = attributes("172.16.0.1", &[65001]);
+    rib.update(ROUTER, announce(repeated.clone(), &["192.0.2.0/25", "192.0.2.128/25"]), at(0)).unwrap();
+    let worse = attributes("172.16.0.2", &[65002, 65003]);
+    rib.update(OTHER, announce(worse, &["192.0.2.0/25", "192.0.2.128/25"]), at(0)).unwrap();
+    hear(&mut rib, NODE, &node());
+    while rib.poll_best().is_some() {}
+    let v4 = Families::NONE.with(Family::Ipv4Unicast);
+    rib.peer_down(ROUTER, Retention::Stale(v4));
+    assert!(rib.loc_rib(Lookup::All(Family::Ipv4Unicast)).all(|(_, paths)| paths[0].stale));
+    rib.peer_up(ROUTER, router());
+    rib.update(ROUTER, announce(repeated, &["192.0.2.0/25"]), at(9)).unwrap();
+    let received: Vec<_> = rib.adj_in(ROUTER, Family::Ipv4Unicast).collect();
+    assert_eq!(
+        received.iter().map(|it| (it.stale, it.learned_at)).collect::<Vec<_>>(),
+        [(false, at(0)), (true, at(0))]
+    );
+    assert_eq!(rib.poll_best(), None, "the kernel is not told");
+    assert_eq!(hear(&mut rib, NODE, &node()).messages, 0, "nor is another peer");
+    assert_eq!(rib.sweep(ROUTER, v4), 1);
+    let gone = rib.poll_best().unwrap();
+    assert_eq!((gone.prefix, gone.best.unwrap().0), (prefix("192.0.2.128/25"), Source::Peer(OTHER)));
+    assert_eq!(rib.poll_best(), None);
+}
+
+#[test]
+fn a_peer_that_comes_back_as_somebody_else_has_no_stale_routes() {
+    let mut rib = rib();
+    rib.update(ROUTER, announce(attributes("172.16.0.1", &[65001]), &["192.0.2.0/24"]), at(0)).unwrap();
+    rib.peer_down(ROUTER, Retention::Stale(Families::NONE.with(Family::Ipv4Unicast)));
+    rib.peer_up(ROUTER, PeerFacts { router_id: Ipv4Addr::new(9, 9, 9, 9), ..router() });
+    assert_eq!(rib.adj_in(ROUTER, Family::Ipv4Unicast).count(), 0);
+}
+
+#[test]
+fn a_peer_has_been_told_all_when_it_has_been_handed_end_of_rib() {
+    let mut rib = rib();
+    rib.originate(prefix("10.244.1.0/24"), attributes("10.0.0.1", &[]), at(0));
+    let told = |rib: &Rib| rib.has_told_all(NODE, Family::Ipv4Unicast);
+    assert!(!told(&rib));
+    let heard = hear(&mut rib, NODE, &node());
+    assert!(told(&rib) && heard.ends_of_rib == [Family::Ipv4Unicast]);
+    rib.originate(prefix("10.244.2.0/24"), attributes("10.0.0.1", &[]), at(0));
+    assert!(told(&rib) && !rib.has_told_all(NODE, Family::Ipv6Unicast));
+    rib.peer_down(NODE, Retention::Stale(Families::NONE));
+    assert!(!told(&rib));
+}

@@ -6,7 +6,10 @@ use crate::bestpath::Provenance;
 /// What came in since it counted.
 #[derive(Default)]
 pub(super) struct Model {
-    pub(super) up: BTreeMap<PeerId, PeerFacts>,
+    /// Up, or away with stale routes.
+    pub(super) known: BTreeMap<PeerId, PeerFacts>,
+    pub(super) away: BTreeSet<PeerId>,
+    pub(super) stale: BTreeSet<(PeerId, Prefix)>,
     pub(super) sent: BTreeMap<PeerId, BTreeMap<Prefix, Attributes>>,
     pub(super) own: BTreeMap<Prefix, Attributes>,
     pub(super) policies: Policies,
@@ -17,21 +20,58 @@ pub(super) struct Model {
 pub(super) type Imported = (Source, Attributes);
 
 impl Model {
+    pub(super) fn up(&mut self, id: PeerId, facts: PeerFacts) {
+        if !self.away.remove(&id) {
+            self.drop(id);
+        }
+        self.known.insert(id, facts);
+    }
+
+    /// Without the session, and without a route.
+    pub(super) fn drop(&mut self, id: PeerId) {
+        self.known.remove(&id);
+        self.sent.remove(&id);
+        self.away.remove(&id);
+        self.stale.retain(|(of, _)| *of != id);
+    }
+
+    pub(super) fn lose(&mut self, id: PeerId, kept: Families) {
+        if self.known.contains_key(&id) {
+            self.stale.retain(|(of, prefix)| *of != id || kept.contains(Family::of(prefix)));
+            self.away.insert(id);
+            let sent = self.sent.entry(id).or_default();
+            sent.retain(|prefix, _| kept.contains(Family::of(prefix)));
+            self.stale.extend(sent.keys().map(|prefix| (id, *prefix)));
+        }
+    }
+
+    pub(super) fn sweep(&mut self, id: PeerId, families: Families) {
+        let goes = |(of, prefix): &(PeerId, Prefix)| *of == id && families.contains(Family::of(prefix));
+        for (_, prefix) in self.stale.extract_if(.., goes) {
+            self.sent.entry(id).or_default().remove(&prefix);
+        }
+    }
+
     pub(super) fn update(&mut self, id: PeerId, update: Update) {
-        let Some(facts) = self.up.get(&id) else { return };
+        if self.away.contains(&id) {
+            return;
+        }
+        let Some(facts) = self.known.get(&id) else { return };
         let sent = self.sent.entry(id).or_default();
         for prefix in update.withdrawn {
             sent.remove(&prefix);
+            self.stale.remove(&(id, prefix));
         }
         for Announcement { family, attributes, prefixes } in update.announced {
             if facts.families.contains(family) {
+                self.stale.retain(|(of, prefix)| *of != id || !prefixes.contains(prefix));
                 sent.extend(prefixes.into_iter().map(|prefix| (prefix, attributes.clone())));
             }
         }
     }
 
     pub(super) fn accepted(&self, id: PeerId, prefix: &Prefix, route: &Attributes) -> Option<Attributes> {
-        let facts = self.up.get(&id)?;
+        let facts = self.known.get(&id)?;
         let class = self.policies.class(Direction::Import, facts.address);
         let ruling = self.policies.evaluate(Direction::Import, &class, prefix);
         let looped = route.as_path.contains(OWN)
@@ -72,7 +112,7 @@ impl Model {
                 let origin = match source {
                     Source::Local => Provenance::Local,
                     Source::Peer(id) => {
-                        let PeerFacts { asn, router_id, address, .. } = self.up[id];
+                        let PeerFacts { asn, router_id, address, .. } = self.known[id];
                         Provenance::Peer { external: asn != OWN, router_id, address }
                     }
                 };
@@ -90,10 +130,10 @@ impl Model {
     }
 
     fn exported(&self, to: PeerId, prefix: &Prefix, (source, route): &Imported) -> Option<Attributes> {
-        let facts = &self.up[&to];
+        let facts = &self.known[&to];
         let external = facts.asn != OWN;
         let family = Family::of(prefix);
-        let from_internal = matches!(source, Source::Peer(id) if self.up[id].asn == OWN);
+        let from_internal = matches!(source, Source::Peer(id) if self.known[id].asn == OWN);
         if !facts.families.contains(family) || *source == Source::Peer(to) || (from_internal && !external) {
             return None;
         }

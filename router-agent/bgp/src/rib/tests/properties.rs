@@ -9,6 +9,8 @@ use super::*;
 enum Event {
     Up(u32),
     Down(u32),
+    Lose(u32, Families),
+    Sweep(u32, Family),
     Announce(u32, usize, Vec<usize>),
     Withdraw(u32, Vec<usize>),
     Originate(usize, usize),
@@ -147,9 +149,13 @@ fn policies(index: usize) -> Policies {
 fn event() -> impl Strategy<Value = Event> {
     let prefixes = || proptest::collection::vec(0..PREFIXES.len(), 1..5);
     let family = prop_oneof![Just(Family::Ipv4Unicast), Just(Family::Ipv6Unicast)];
+    let both = Families::from_iter(Family::ALL);
+    let kept = prop_oneof![Just(both), family.clone().prop_map(|family| Families::NONE.with(family))];
     prop_oneof![
         4 => (0..PEERS).prop_map(Event::Up),
         1 => (0..PEERS).prop_map(Event::Down),
+        2 => (0..PEERS, kept).prop_map(|(id, families)| Event::Lose(id, families)),
+        1 => (0..PEERS, family.clone()).prop_map(|(id, family)| Event::Sweep(id, family)),
         12 => (0..PEERS, 0..SETS - 1, prefixes()).prop_map(|(id, set, of)| Event::Announce(id, set, of)),
         5 => (0..PEERS, prefixes()).prop_map(|(id, of)| Event::Withdraw(id, of)),
         2 => (0..PREFIXES.len(), 0..SETS).prop_map(|(of, set)| Event::Originate(of, set)),
@@ -198,13 +204,21 @@ impl World {
             Event::Up(id) => {
                 let id = PeerId(id);
                 rib.peer_up(id, peer(id.0));
-                model.up.insert(id, peer(id.0));
-                model.sent.remove(&id);
+                model.up(id, peer(id.0));
                 heard.insert(id, Heard::default());
             }
             Event::Down(id) => {
                 rib.peer_down(PeerId(id), Retention::Drop);
                 self.forget(PeerId(id));
+            }
+            Event::Lose(id, families) => {
+                rib.peer_down(PeerId(id), Retention::Stale(families));
+                model.lose(PeerId(id), families);
+                heard.remove(&PeerId(id));
+            }
+            Event::Sweep(id, family) => {
+                rib.sweep(PeerId(id), Families::NONE.with(family));
+                model.sweep(PeerId(id), Families::NONE.with(family));
             }
             Event::Announce(id, set, of) => {
                 let mut update = Update::default();
@@ -274,8 +288,7 @@ impl World {
     }
 
     fn forget(&mut self, id: PeerId) {
-        self.model.up.remove(&id);
-        self.model.sent.remove(&id);
+        self.model.drop(id);
         self.heard.remove(&id);
     }
 
@@ -340,6 +353,8 @@ impl World {
             assert_eq!(received.len(), expected.received);
             assert_eq!(received.iter().filter(|it| !it.is_filtered()).count(), expected.accepted);
             assert!(received.iter().all(|it| sent[&it.prefix] == *it.attributes));
+            let stale = |it: &ReceivedView| self.model.stale.contains(&(id, it.prefix));
+            assert!(received.iter().all(|it| it.stale == stale(it)), "what is stale of {id:?}");
         }
     }
 }

@@ -76,7 +76,7 @@ fn a_peer_that_does_not_read_is_given_up() {
         peer.handle(Input::SendBlocked(INBOUND), seconds(second));
         peer.tick(seconds(second));
         let down = outputs(&mut peer).into_iter().find_map(|output| match output {
-            Output::Down(reason) => Some(reason),
+            Output::Down(reason, _) => Some(reason),
             _ => None,
         });
         if let Some(down) = down {

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::{LOCAL, config, seconds};
 use crate::asn::Asn;
-use crate::session::{ConnectionId, Input, Output, Peer, PeerConfig, State};
+use crate::session::{ConnectionId, Input, Output, Peer, PeerConfig, RestartTerms, State};
 
 /// splitmix64.
 struct Random(u64);
@@ -58,7 +58,9 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64, internal: bool) -> Self {
+    /// Internal or external, with or without graceful restart.
+    fn new(seed: u64, internal: bool, graceful: bool) -> Self {
+        let terms = RestartTerms { restart_time: 20, restarting: false, patience: seconds(30) };
         let mut random = Random(seed);
         let asns = if internal { [Asn(65000), Asn(65000)] } else { [Asn(65000), Asn(65001)] };
         let mut side = |index: usize| {
@@ -68,6 +70,7 @@ impl World {
                 router_id: Ipv4Addr::new(192, 0, 2, [1, 2][index]),
                 hold_time: 9,
                 connect_retry: seconds(20),
+                graceful_restart: graceful.then_some(terms),
                 seed: random.below(u64::MAX),
                 ..config()
             });
@@ -141,8 +144,8 @@ impl World {
                     assert_eq!(side.up.replace(session.connection), None, "up twice");
                     side.ups += 1;
                 }
-                Output::Down(_) => assert!(self.sides[index].up.take().is_some(), "down without up"),
-                Output::Update(_) | Output::Refresh(_) | Output::Notification { .. } => {}
+                Output::Down(..) => assert!(self.sides[index].up.take().is_some(), "down without up"),
+                Output::Sweep(_) | Output::Update(_) | Output::Refresh(_) | Output::Notification { .. } => {}
             }
         }
     }
@@ -213,8 +216,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn two_machines_agree_once_the_wire_is_well(seed in any::<u64>(), internal in any::<bool>()) {
-        let mut world = World::new(seed, internal);
+    fn two_machines_agree_once_the_wire_is_well(seed in any::<u64>(), internal in any::<bool>(), graceful in any::<bool>()) {
+        let mut world = World::new(seed, internal, graceful);
         world.run(seconds(120));
         world.faulty = false;
         // The longest wait for a dial, a hold time, and some tries.
@@ -229,8 +232,8 @@ proptest! {
 
     /// Every message takes longer than the dials are apart, so both connections always meet.
     #[test]
-    fn a_collision_is_over_within_seconds(seed in any::<u64>(), internal in any::<bool>()) {
-        let mut world = World::new(seed, internal);
+    fn a_collision_is_over_within_seconds(seed in any::<u64>(), internal in any::<bool>(), graceful in any::<bool>()) {
+        let mut world = World::new(seed, internal, graceful);
         world.faulty = false;
         world.latency = 300;
         world.run(Duration::from_millis(550));
@@ -243,7 +246,7 @@ proptest! {
 
     #[test]
     fn stopped_is_stopped_and_started_again_is_up(seed in any::<u64>()) {
-        let mut world = World::new(seed, false);
+        let mut world = World::new(seed, false, false);
         world.faulty = false;
         world.run(seconds(10));
         let now = world.now;

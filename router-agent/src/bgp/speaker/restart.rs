@@ -1,0 +1,93 @@
+//! How the speaker begins, and how it ends (RFC 4724 §4.1): what is told to whom when, after a start that may be a restart.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use router_bgp::restart::{Milestone, Progress, Restart};
+use router_bgp::session::Input;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tracing::info;
+
+use super::Speaker;
+use crate::bgp::sockets::Arrival;
+use crate::log::GOBGP;
+
+/// For how long the last words may take.
+pub(crate) const LAST_WORDS: Duration = Duration::from_millis(500);
+
+impl Speaker {
+    /// At the first neighbours. Another identity later on is no restart: all that is in the kernel is of this life.
+    pub(super) fn start_restart(&mut self) {
+        let now = self.now();
+        let hold_time = Duration::from_secs(self.settings.hold_time.into());
+        let restart = || match self.settings.graceful_restart {
+            Some(terms) => {
+                let kept = Duration::from_secs(terms.restart_time.into());
+                Restart::graceful(now, kept.min(terms.deferral_time))
+            }
+            None => Restart::plain(now, 2 * hold_time),
+        };
+        self.restart.get_or_insert_with(restart);
+    }
+
+    pub(in crate::bgp) fn is_deferring(&self) -> bool {
+        self.restart.as_ref().is_some_and(Restart::is_deferring)
+    }
+
+    /// Whether a milestone of our restart is reached, and what follows from it.
+    pub(super) fn go_on_restarting(&mut self) {
+        let now = self.now();
+        let (Some(running), Some(restart)) = (self.running.as_mut(), self.restart.as_mut()) else { return };
+        while let Some(milestone) =
+            restart.next(self.settled, running.neighbours.values().map(|it| it.progress()), now)
+        {
+            match milestone {
+                Milestone::Announce => {
+                    for neighbour in running.neighbours.values_mut() {
+                        neighbour.handle(Input::Restarted, now);
+                    }
+                    let mut awaited = self.awaited.iter();
+                    match (awaited.next(), awaited.next()) {
+                        (Some(last), None) => {
+                            info!(target: GOBGP, Key = %last, Topic = "Server", "sync finished");
+                        }
+                        _ => info!(target: GOBGP, Topic = "Server", "sync finished"),
+                    }
+                }
+                // All that was chosen has been pushed.
+                Milestone::Sweep => self.fib.sweep(),
+            }
+        }
+        self.say_who_is_awaited();
+    }
+
+    /// Once for each change.
+    fn say_who_is_awaited(&mut self) {
+        let neighbours = self.running.iter().flat_map(|running| running.neighbours.values());
+        let awaited = neighbours.filter(|it| it.progress() == Progress::Telling { awaited: true });
+        let awaited: BTreeSet<IpAddr> =
+            awaited.filter(|_| self.is_deferring()).map(|neighbour| neighbour.address).collect();
+        if awaited.difference(&self.awaited).next().is_some() {
+            let names: Vec<String> = awaited.iter().map(ToString::to_string).collect();
+            info!("graceful restart: nothing is announced before End-of-RIB from {}", names.join(", "));
+        }
+        self.awaited = awaited;
+    }
+
+    /// The agent ends. With graceful restart the peers are to see no more than a lost connection.
+    pub(super) async fn leave(mut self, mut inbox: mpsc::Receiver<Arrival>) {
+        if self.settings.graceful_restart.is_some() {
+            return;
+        }
+        let now = self.now();
+        let running = self.running.iter_mut();
+        for neighbour in running.flat_map(|running| running.neighbours.values_mut()) {
+            neighbour.handle(Input::Stop { communication: "" }, now);
+        }
+        drop(self);
+        // Writers are the last to have the other end, and go when all is written.
+        let _ = timeout(LAST_WORDS, async { while inbox.recv().await.is_some() {} }).await;
+    }
+}
