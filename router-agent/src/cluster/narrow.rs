@@ -67,7 +67,7 @@ pub(crate) struct Port {
     pub(crate) number: Option<i64>,
     /// Of a Service alone.
     #[serde(rename = "nodePort")]
-    pub(crate) node_port: Option<i64>,
+    pub(crate) on_nodes: Option<i64>,
 }
 
 #[derive(Clone, Debug, Deserialize, Resource)]

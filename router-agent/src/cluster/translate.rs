@@ -169,7 +169,7 @@ fn service_ports(spec: &narrow::ServiceSpec, wrong: &mut Wrong) -> Vec<ServicePo
 
 /// Its node port; one that is no port costs the rest of the Service nothing.
 fn node_port(port: &narrow::Port, wrong: &mut Wrong) -> Option<u16> {
-    let number = port.node_port.filter(|number| *number != 0)?;
+    let number = port.on_nodes.filter(|number| *number != 0)?;
     let read = u16::try_from(number).ok();
     if read.is_none() {
         let name = port.name.as_deref().unwrap_or_default();

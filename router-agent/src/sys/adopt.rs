@@ -7,7 +7,6 @@
 #![expect(unsafe_code, reason = "fsopen(2) and its family have no safe wrapper")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -25,16 +24,22 @@ pub(crate) struct Shelter {
 
 impl Shelter {
     pub(crate) fn make() -> Result<Self> {
-        let context = call(libc::SYS_fsopen, &[address(c"bpf"), libc::c_long::from(libc::FSOPEN_CLOEXEC)])
-            .context("cannot make a bpffs")?;
-        let create = [libc::c_long::from(context.as_raw_fd()), CREATE, 0, 0, 0];
-        // SAFETY: this command takes no pointer.
-        if unsafe { libc::syscall(libc::SYS_fsconfig, create[0], create[1], 0, 0, 0) } < 0 {
+        // SAFETY: the name is a constant, and the kernel makes the descriptor for us alone.
+        let context =
+            unsafe { descriptor(libc::syscall(libc::SYS_fsopen, c"bpf".as_ptr(), libc::FSOPEN_CLOEXEC)) };
+        let context = context.context("cannot make a bpffs")?;
+        let none = std::ptr::null::<libc::c_void>();
+        // SAFETY: this command takes neither key nor value.
+        let created =
+            unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), CREATE, none, none, 0) };
+        if created < 0 {
             return Err(io::Error::last_os_error()).context("cannot set up a bpffs");
         }
-        let mount = [libc::c_long::from(context.as_raw_fd()), libc::c_long::from(libc::FSMOUNT_CLOEXEC), 0];
-        let root = call(libc::SYS_fsmount, &mount).context("cannot make a bpffs ready")?;
-        Ok(Self { root })
+        // SAFETY: no pointers, and again a descriptor for us alone.
+        let root = unsafe {
+            descriptor(libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), libc::FSMOUNT_CLOEXEC, 0))
+        };
+        Ok(Self { root: root.context("cannot make a bpffs ready")? })
     }
 
     /// Its folder, for this process alone.
@@ -55,19 +60,15 @@ pub(crate) fn pin_maps(programs: &[u32], names: impl Fn(&str) -> bool, folder: &
 }
 
 /// `FSCONFIG_CMD_CREATE` of linux/mount.h.
-const CREATE: libc::c_long = 6;
+const CREATE: libc::c_uint = 6;
 
-fn address(text: &'static CStr) -> libc::c_long {
-    text.as_ptr().expose_provenance() as libc::c_long
-}
-
-/// A call that returns a descriptor.
-fn call(number: libc::c_long, arguments: &[libc::c_long]) -> io::Result<OwnedFd> {
-    let argument = |index: usize| arguments.get(index).copied().unwrap_or_default();
-    // SAFETY: the pointers among the arguments are of constants that live for ever.
-    let descriptor = unsafe { libc::syscall(number, argument(0), argument(1), argument(2)) };
-    match i32::try_from(descriptor) {
-        // SAFETY: the kernel has just made this descriptor for us, and nobody else has it.
+/// What a call has returned.
+///
+/// # Safety
+/// If it is a descriptor, nobody else may have it.
+unsafe fn descriptor(returned: libc::c_long) -> io::Result<OwnedFd> {
+    match i32::try_from(returned) {
+        // SAFETY: by the caller.
         Ok(descriptor) if descriptor >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(descriptor) }),
         _ => Err(io::Error::last_os_error()),
     }

@@ -142,15 +142,12 @@ struct Gathered {
 }
 
 fn gather(filters: &[u32], pins: Option<&Path>) -> Result<Gathered> {
-    let (folder, shelter) = match pins {
-        Some(folder) => {
-            fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-            (folder.to_path_buf(), None)
-        }
-        None => {
-            let shelter = Shelter::make()?;
-            (shelter.folder(), Some(shelter))
-        }
+    let (folder, shelter) = if let Some(folder) = pins {
+        fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        (folder.to_path_buf(), None)
+    } else {
+        let shelter = Shelter::make()?;
+        (shelter.folder(), Some(shelter))
     };
     adopt::pin_maps(filters, |name| SHAPES.iter().any(|shape| shape.name == name), &folder)?;
     Ok(Gathered { folder, _shelter: shelter })

@@ -53,9 +53,9 @@ pub fn about_flow<K: Kernel<[u8; 4]>>(kernel: &mut K, meta: &Meta, packet: &Pack
     let host = to_client && flow.flags & flow_flags::HOST_CLIENT != 0;
     // A slow error to a client is translated at the client's edge; one that quotes what nobody has translated says
     // nothing about a flow.
-    let later = to_client && !fast && !host && !(outside && own_node);
-    if later || !(to_client || error.way == Direction::Restored) {
-        if later && outside {
+    let at_once = fast || host || (outside && own_node);
+    if (to_client && !at_once) || !(to_client || error.way == Direction::Restored) {
+        if to_client && outside {
             kernel.mark(meta.mark);
         }
         return Verdict::Pass;
