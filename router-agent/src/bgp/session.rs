@@ -41,7 +41,10 @@ pub(super) enum Outcome {
     Sweep(Families),
     Update(Update),
     Refresh(Family),
-    Said { received: bool, notification: Notification },
+    Said {
+        received: bool,
+        notification: Notification,
+    },
 }
 
 /// Terms of our own, the same for all.

@@ -27,9 +27,7 @@ pub(super) struct Peer {
 impl Peer {
     /// Whether the session is away, and a new one with these facts would not change what its routes are worth.
     pub(super) fn may_be_back_as(&self, facts: &PeerFacts) -> bool {
-        let worth = |of: &PeerFacts| {
-            (of.address, of.asn, of.router_id, of.local_address, of.other_address)
-        };
+        let worth = |of: &PeerFacts| (of.address, of.asn, of.router_id, of.local_address, of.other_address);
         !self.up && worth(&self.facts) == worth(facts)
     }
 

@@ -49,7 +49,7 @@ impl Speaker {
             peer_asn: AS,
             router_id: address(side),
             hold_time: 90,
-            connect_retry: Duration::from_secs(120),
+            connect_retry: Duration::from_mins(2),
             families: V4,
             capabilities: Vec::new(),
             graceful_restart: Some(terms),
@@ -87,7 +87,9 @@ impl Speaker {
         match self.peer.session() {
             None => Absent,
             Some(_) if self.whole => Whole,
-            Some(session) => Telling { awaited: session.graceful_restart.as_ref().is_some_and(|it| !it.restarting) },
+            Some(session) => {
+                Telling { awaited: session.graceful_restart.as_ref().is_some_and(|it| !it.restarting) }
+            }
         }
     }
 }
@@ -177,8 +179,11 @@ impl World {
             match milestone {
                 Milestone::Announce => speaker.peer.handle(Input::Restarted, now),
                 Milestone::Sweep => {
-                    let told: Routes =
-                        speaker.rib.adj_in(THE_OTHER, Family::Ipv4Unicast).map(|route| route.prefix).collect();
+                    let told: Routes = speaker
+                        .rib
+                        .adj_in(THE_OTHER, Family::Ipv4Unicast)
+                        .map(|route| route.prefix)
+                        .collect();
                     kernel.retain(|prefix| told.contains(prefix));
                 }
             }
@@ -236,7 +241,9 @@ proptest! {
             }
         };
         let dead: Vec<usize> = [0, 1].into_iter().filter(|side| dies[*side]).collect();
-        dead.iter().for_each(|side| world.kill(*side));
+        for side in &dead {
+            world.kill(*side);
+        }
         let mut births: Vec<(u64, usize)> = dead.iter().map(|side| (away[*side], *side)).collect();
         births.sort_unstable();
         let killed = world.now;

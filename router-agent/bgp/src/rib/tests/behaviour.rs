@@ -340,10 +340,10 @@ fn a_peer_that_restarts_moves_nobodys_routes_but_those_it_does_not_repeat() {
     rib.peer_up(ROUTER, router());
     rib.update(ROUTER, announce(repeated, &["192.0.2.0/25"]), at(9)).unwrap();
     let received: Vec<_> = rib.adj_in(ROUTER, Family::Ipv4Unicast).collect();
-    assert_eq!(received.iter().map(|it| (it.stale, it.learned_at)).collect::<Vec<_>>(), [
-        (false, at(0)),
-        (true, at(0))
-    ]);
+    assert_eq!(
+        received.iter().map(|it| (it.stale, it.learned_at)).collect::<Vec<_>>(),
+        [(false, at(0)), (true, at(0))]
+    );
     assert_eq!(rib.poll_best(), None, "the kernel is not told");
     assert_eq!(hear(&mut rib, NODE, &node()).messages, 0, "nor is another peer");
     assert_eq!(rib.sweep(ROUTER, v4), 1);
