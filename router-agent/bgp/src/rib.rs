@@ -28,11 +28,13 @@ mod log;
 mod member;
 mod pack;
 mod peers;
+mod presence;
 mod reevaluate;
 mod view;
 mod wire;
 
 pub use adj_in::{Received, Standing};
+pub use presence::Retention;
 pub use view::{Counts, Lookup, PathView, ReceivedView};
 pub use wire::{attribute_bytes, nlri_bytes};
 
@@ -41,7 +43,7 @@ use attributes::Interner;
 use export::Context;
 use group::Group;
 use loc::{LocRib, Path};
-use peers::{Peer, Peers};
+use peers::Peers;
 
 /// The speaker's name for a configured neighbour; never given to another one while the RIB lives.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -111,15 +113,6 @@ pub struct PeerFacts {
     pub prefix_limit: Option<usize>,
 }
 
-/// What happens to the routes of a peer whose session ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Retention {
-    Drop,
-    /// Those of these families are kept as stale (RFC 4724 §4.2), until the peer repeats them or they are swept. Those of the
-    /// other families go.
-    Stale(Families),
-}
-
 /// The peer sent more than it may: its session is to end with Cease, Maximum Number of Prefixes Reached (RFC 4486 §4).
 /// The prefixes up to the limit were taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -167,57 +160,6 @@ impl Rib {
             changed: BTreeSet::new(),
             cut_off: Vec::new(),
         }
-    }
-
-    /// A session is established. It will be sent the table and, for each family, End-of-RIB. Stale routes stay, unless
-    /// the peer is somebody else now.
-    pub fn peer_up(&mut self, id: PeerId, facts: PeerFacts) {
-        if !self.peers.get(id).is_some_and(|old| old.may_be_back_as(&facts)) {
-            self.peer_down(id, Retention::Drop);
-        }
-        let import = self.policies.class(Direction::Import, facts.address);
-        let own_addresses = std::iter::once(facts.local_address).chain(facts.other_address).collect();
-        let external = facts.asn != self.config.asn;
-        self.peers.insert(id, Peer { up: true, external, import, own_addresses, facts });
-        self.adj_in.entry(Source::Peer(id)).or_default();
-        self.join_groups(id);
-    }
-
-    pub fn peer_down(&mut self, id: PeerId, retention: Retention) {
-        match retention {
-            Retention::Drop => self.drop_peer(id),
-            Retention::Stale(families) => {
-                let Some(peer) = self.peers.get_mut(id) else { return };
-                peer.up = false;
-                if let Some(routes) = self.adj_in.get_mut(&Source::Peer(id)) {
-                    routes.make_stale();
-                }
-                self.sweep(id, Families::from_iter(Family::ALL).without(families));
-            }
-        }
-        self.leave_groups(id);
-    }
-
-    /// What is still stale in these families goes; returns how many routes did.
-    pub fn sweep(&mut self, id: PeerId, families: Families) -> usize {
-        let Some(routes) = self.adj_in.get(&Source::Peer(id)) else { return 0 };
-        let stale = routes.iter().filter(|(_, route)| route.stale).map(|(prefix, _)| prefix);
-        let stale: Vec<Prefix> = stale.filter(|prefix| families.contains(Family::of(prefix))).collect();
-        for prefix in &stale {
-            self.forget(*prefix, Source::Peer(id));
-        }
-        stale.len()
-    }
-
-    fn drop_peer(&mut self, id: PeerId) {
-        if let Some(routes) = self.adj_in.remove(&Source::Peer(id)) {
-            for (prefix, route) in routes.iter() {
-                if route.standing.is_accepted() && self.loc.remove(&prefix, Source::Peer(id), &self.peers) {
-                    self.best_changed(prefix);
-                }
-            }
-        }
-        self.peers.remove(id);
     }
 
     /// What an established peer sent. Families that were not negotiated are passed over.

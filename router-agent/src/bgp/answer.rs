@@ -101,7 +101,7 @@ impl Speaker {
                 let view = |route: router_bgp::rib::ReceivedView| {
                     let (filtered, stale) = (route.is_filtered(), route.stale);
                     let received = path(Some(route.attributes), source, route.learned_at);
-                    let received = PathView { filtered, stale, ..received };
+                    let received = PathView { stale, filtered, ..received };
                     DestinationView { prefix: route.prefix, paths: vec![received] }
                 };
                 Ok(answered(&lookup, routes.map(view)))

@@ -31,12 +31,12 @@ fn options(more: &[&str]) -> ClusterOptions {
 
 /// A router of AS 65000 that does graceful restart, and forwards by what it learns.
 fn configuration(networks: &[&str]) -> String {
-    let networks: String = networks.iter().map(|network| format!("route {network} unreachable; ")).collect();
+    let networks = networks.join(" unreachable; route ");
     format!(
         "router id {ROUTER};\nlog stderr all;\n\
          protocol device {{ }}\n\
          protocol kernel {{ ipv4 {{ import none; export where source = RTS_BGP; }}; }}\n\
-         protocol static {{ ipv4; {networks}}}\n\
+         protocol static {{ ipv4; route {networks} unreachable; }}\n\
          protocol bgp node {{\n  local {ROUTER} as 65000;\n  neighbor {NODE} as 64512;\n  connect delay time 1;\n  \
          connect retry time 1;\n  error wait time 1, 2;\n  graceful restart yes;\n  graceful restart time 60;\n  \
          ipv4 {{ import all; export all; }};\n}}\n"
@@ -48,6 +48,10 @@ fn router(world: &World, folder: &Path) -> Bird {
     let host = &world.cluster.topology.router;
     host.ip(&format!("route del {NODE_POD_CIDR}\n")).unwrap();
     Bird::start(host, folder, &configuration(&[KEPT, DROPPED])).unwrap()
+}
+
+fn learned_by(node: &Node) -> String {
+    node.run(&["ip", "route", "show", "proto", "17"]).unwrap()
 }
 
 fn wait(world: &World, what: &str, holds: impl Fn() -> bool) {
@@ -105,15 +109,14 @@ fn an_agent_killed_for_ten_seconds_costs_no_route_and_no_packet() {
     };
     let waits = || bird.ask("show protocols all node").unwrap().contains("graceful restart active");
     wait(&world, "the router to learn what the node announces", has_all);
-    let learned = || world_routes(&world).contains(KEPT);
+    let node = Arc::clone(&world.cluster.topology.node);
+    let learned = || learned_by(&node).contains(KEPT);
     wait(&world, "the node to learn what the router announces", learned);
     let router = Arc::clone(&world.cluster.topology.router);
     let forwards = || router.run(&["ip", "route", "show", NODE_POD_CIDR]).unwrap().contains("proto bird");
     wait(&world, "the router to forward by it", forwards);
 
     let pings = Pings::start(&router, world.cluster.pod_address("client").unwrap());
-    let node = Arc::clone(&world.cluster.topology.node);
-    let learned = || routes_of(&node).contains(KEPT);
     world.cluster.kill_agent();
     wait(&world, "the router to notice", waits);
     always("nothing goes while the agent is away", AWAY, || has_all() && learned());
@@ -136,20 +139,12 @@ fn an_agent_killed_for_ten_seconds_costs_no_route_and_no_packet() {
     assert!(has_all());
 }
 
-fn routes_of(node: &Node) -> String {
-    node.run(&["ip", "route", "show", "proto", "17"]).unwrap()
-}
-
-fn world_routes(world: &World) -> String {
-    routes_of(&world.cluster.topology.node)
-}
-
 #[test]
 fn a_router_killed_for_ten_seconds_keeps_its_routes_but_those_it_does_not_announce_again() {
     let folder = tempfile::tempdir().unwrap();
     let world = World::start("away", options(&[&EXTERNAL[..], &GRACEFUL].concat()));
     let bird = router(&world, folder.path());
-    let has = |network: &str| world_routes(&world).contains(network);
+    let has = |network: &str| learned_by(&world.cluster.topology.node).contains(network);
     wait(&world, "the node to learn both networks", || has(KEPT) && has(DROPPED));
     drop(bird);
     let line = world.logged(&["peer graceful restart", "Key=192.168.77.1"]);

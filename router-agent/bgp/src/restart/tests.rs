@@ -9,6 +9,9 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const AWAITED: Progress = Telling { awaited: true };
 const PASSED_OVER: Progress = Telling { awaited: false };
 
+/// Whether all that we announce is there, how far the neighbours are, the second, and what is reached then.
+type Row = (&'static str, bool, &'static [Progress], u64, &'static [Milestone]);
+
 /// What is reached at that second, all at once.
 fn reached(mut restart: Restart, settled: bool, neighbours: &[Progress], second: u64) -> Vec<Milestone> {
     let now = Duration::from_secs(second);
@@ -18,7 +21,7 @@ fn reached(mut restart: Restart, settled: bool, neighbours: &[Progress], second:
 #[test]
 fn those_are_waited_for_that_came_up_and_can_tell() {
     use Milestone::{Announce, Sweep};
-    let rows: &[(&str, bool, &[Progress], u64, &[Milestone])] = &[
+    let rows: &[Row] = &[
         ("nobody is there", true, &[], 0, &[Announce, Sweep]),
         ("all have told all", true, &[Whole, Whole], 1, &[Announce, Sweep]),
         ("one has not", true, &[Whole, AWAITED], 89, &[]),

@@ -8,9 +8,10 @@ use router_bgp::restart::{Milestone, Progress, Restart};
 use router_bgp::session::Input;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::Speaker;
+use crate::bgp::session::Neighbour;
 use crate::bgp::sockets::Arrival;
 use crate::log::GOBGP;
 
@@ -39,41 +40,33 @@ impl Speaker {
     /// Whether a milestone of our restart is reached, and what follows from it.
     pub(super) fn go_on_restarting(&mut self) {
         let now = self.now();
+        let awaited = self.find_awaited();
+        let before = std::mem::replace(&mut self.awaited, awaited);
+        if self.is_deferring() && self.awaited.difference(&before).next().is_some() {
+            info!("graceful restart: nothing is announced before End-of-RIB from {}", listed(&self.awaited));
+        }
         let (Some(running), Some(restart)) = (self.running.as_mut(), self.restart.as_mut()) else { return };
         while let Some(milestone) =
-            restart.next(self.settled, running.neighbours.values().map(|it| it.progress()), now)
+            restart.next(self.settled, running.neighbours.values().map(Neighbour::progress), now)
         {
             match milestone {
                 Milestone::Announce => {
                     for neighbour in running.neighbours.values_mut() {
                         neighbour.handle(Input::Restarted, now);
                     }
-                    let mut awaited = self.awaited.iter();
-                    match (awaited.next(), awaited.next()) {
-                        (Some(last), None) => {
-                            info!(target: GOBGP, Key = %last, Topic = "Server", "sync finished");
-                        }
-                        _ => info!(target: GOBGP, Topic = "Server", "sync finished"),
-                    }
+                    say_it_is_over(&before, &self.awaited);
                 }
                 // All that was chosen has been pushed.
                 Milestone::Sweep => self.fib.sweep(),
             }
         }
-        self.say_who_is_awaited();
     }
 
-    /// Once for each change.
-    fn say_who_is_awaited(&mut self) {
+    /// Whose tables our restart waits for.
+    fn find_awaited(&self) -> BTreeSet<IpAddr> {
         let neighbours = self.running.iter().flat_map(|running| running.neighbours.values());
         let awaited = neighbours.filter(|it| it.progress() == Progress::Telling { awaited: true });
-        let awaited: BTreeSet<IpAddr> =
-            awaited.filter(|_| self.is_deferring()).map(|neighbour| neighbour.address).collect();
-        if awaited.difference(&self.awaited).next().is_some() {
-            let names: Vec<String> = awaited.iter().map(ToString::to_string).collect();
-            info!("graceful restart: nothing is announced before End-of-RIB from {}", names.join(", "));
-        }
-        self.awaited = awaited;
+        awaited.map(|neighbour| neighbour.address).collect()
     }
 
     /// The agent ends. With graceful restart the peers are to see no more than a lost connection.
@@ -90,4 +83,18 @@ impl Speaker {
         // Writers are the last to have the other end, and go when all is written.
         let _ = timeout(LAST_WORDS, async { while inbox.recv().await.is_some() {} }).await;
     }
+}
+
+/// In GoBGP's words, with whose table it was that ended the wait.
+fn say_it_is_over(before: &BTreeSet<IpAddr>, awaited: &BTreeSet<IpAddr>) {
+    if !awaited.is_empty() {
+        warn!("graceful restart: no End-of-RIB in time from {}; all are announced to", listed(awaited));
+    }
+    let last = before.first().filter(|_| before.len() == 1 && awaited.is_empty());
+    let Some(last) = last else { return info!(target: GOBGP, Topic = "Server", "sync finished") };
+    info!(target: GOBGP, Key = %last, Topic = "Server", "sync finished");
+}
+
+fn listed(addresses: &BTreeSet<IpAddr>) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -49,7 +49,7 @@ impl Speaker {
             peer_asn: AS,
             router_id: address(side),
             hold_time: 90,
-            connect_retry: Duration::from_secs(120),
+            connect_retry: Duration::from_mins(2),
             families: V4,
             capabilities: Vec::new(),
             graceful_restart: Some(terms),
@@ -241,7 +241,9 @@ proptest! {
             }
         };
         let dead: Vec<usize> = [0, 1].into_iter().filter(|side| dies[*side]).collect();
-        dead.iter().for_each(|side| world.kill(*side));
+        for side in &dead {
+            world.kill(*side);
+        }
         let mut births: Vec<(u64, usize)> = dead.iter().map(|side| (away[*side], *side)).collect();
         births.sort_unstable();
         let killed = world.now;
