@@ -6,6 +6,7 @@
 //! the kernel at start, after a failure and on the sync timer.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::future::Future;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use router_core::plan::{Group, Owner, Plane};
 use router_core::problem::{Finder, Problem, Subject};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
-use tracing::{debug, info, trace};
+use tracing::{debug, info, trace, warn};
 
 use crate::cluster::report;
 use crate::measure::SERVICES;
@@ -256,15 +257,20 @@ where
         self.tell_speaker();
         let Some(mut have) = self.take_tables().await else { return };
         let mut owners = std::mem::take(&mut self.dirty);
+        let (ready, waiting): (Vec<_>, Vec<_>) = self.held.iter().partition(|(_, held)| held.retry_at <= now);
+        owners.extend(ready.into_iter().map(|(owner, _)| owner.clone()));
+        let waiting: BTreeSet<Owner> = waiting.into_iter().map(|(owner, _)| owner.clone()).collect();
+        // After that, what differs though nobody asked for it has been changed by somebody else.
+        let asked = (all && self.outlets.progress.borrow().in_step).then(|| owners.clone());
         if all {
             owners.extend(P::owners(&self.cluster, &have));
             self.audit_at = now + self.settings.sync_period;
         }
-        let (ready, waiting): (Vec<_>, Vec<_>) = self.held.iter().partition(|(_, held)| held.retry_at <= now);
-        owners.extend(ready.into_iter().map(|(owner, _)| owner.clone()));
-        let waiting: BTreeSet<Owner> = waiting.into_iter().map(|(owner, _)| owner.clone()).collect();
         owners.retain(|owner| !waiting.contains(owner));
         let groups = P::plan_all(&self.cluster, &mut have, &owners, now - self.started);
+        if let Some(asked) = asked {
+            tell_of_damage(&groups, &asked);
+        }
         let ops: usize = groups.iter().map(|group| group.puts.len() + group.dels.len()).sum();
         let failed = self.apply(groups, &waiting).await;
         let outcome = (failed.len(), Instant::now() - now);
@@ -470,6 +476,15 @@ where
         let can_dial = |vip: &IpAddr| advertise && (ungated || self.programmed.contains(vip));
         let settled = !advertise || ungated || self.settled;
         publish(&routing.view, self.cluster.routing_view(can_dial, settled));
+    }
+}
+
+/// Names the rows that are not as they should be and that are none of those `asked` for.
+fn tell_of_damage<O: fmt::Display>(groups: &[Group<O>], asked: &BTreeSet<Owner>) {
+    let damaged = groups.iter().filter(|group| !asked.contains(&group.owner));
+    let ops: Vec<&O> = damaged.flat_map(|group| group.puts.iter().chain(&group.dels)).collect();
+    if let Some(first) = ops.first() {
+        warn!("{} rows were not as they should be and are written anew, such as: {first}", ops.len());
     }
 }
 

@@ -4,18 +4,15 @@
 //! second, and whoever loses that race takes the winner's.
 
 use crate::abi::{
-    Address, Flow, FlowKey, Frontend, Meta, Pod, backend_flags, device_kind, flow_flags, meta_flags,
-    pod_flags, protocol, seen,
+    Address, Flow, Frontend, Meta, Pod, backend_flags, device_kind, flow_flags, meta_flags, pod_flags,
 };
 use crate::balance::pick;
 use crate::hook::Packet;
-use crate::hook::flow::{client_key, key, server_key, untranslated};
+use crate::hook::flow::{client_key, key, server_key};
 use crate::kernel::{Inserted, Kernel, Route};
 use crate::verdict::DropReason;
 
-/// A flow that is over may be given up after so many ns of silence.
-const OVER: u64 = 2_000_000_000;
-/// Source ports tried before one is taken over.
+/// Source ports tried before a flow is given up.
 const TRIES: u32 = 8;
 
 /// Who opens a flow.
@@ -219,57 +216,7 @@ fn claim<A: Address, K: Kernel<A>>(
             Inserted::Full => return Err(DropReason::MapFull),
         }
     }
-    if take_over(kernel, meta, flow, protocol) {
-        flow.flags = flags | flow_flags::CLIENT;
-        return Ok(());
-    }
     Err(DropReason::NoSourcePort)
-}
-
-/// Claims the server's side under one more port, if its flow is over. Apart from [`claim`]'s loop, whose every turn the
-/// verifier follows.
-#[inline(never)]
-fn take_over<A: Address, K: Kernel<A>>(
-    kernel: &mut K,
-    meta: &Meta,
-    flow: &mut Flow<A>,
-    protocol: u8,
-) -> bool {
-    flow.source_port = reserved_port(kernel, meta);
-    let key = server_key(flow, protocol);
-    give_up(kernel, &key) && kernel.insert(&key, flow) == Inserted::Created
-}
-
-/// Whether nobody has this key: takes away the flow whose server's side it is, if that is over. A port is wanted again
-/// long before a sweep comes by. Over is TCP that was reset or closed from both ends, and UDP that was answered once and has been silent
-/// since; of both not before some time has passed.
-#[inline(always)]
-fn give_up<A: Address, K: Kernel<A>>(kernel: &mut K, key: &FlowKey<A>) -> bool {
-    let Some(found) = kernel.find(key) else { return true };
-    let flow = kernel.read(found.entry);
-    if untranslated(&flow) || kernel.now().wrapping_sub(flow.last_seen) < OVER {
-        return false;
-    }
-    let client = client_key(&flow, key.protocol);
-    let (seen, last_seen) = match kernel.find(&client) {
-        Some(other) => {
-            let other = kernel.read(other.entry);
-            (flow.seen | other.seen, other.last_seen)
-        }
-        None => (flow.seen, 0),
-    };
-    let closed = seen::FIN_REQUEST | seen::FIN_REPLY;
-    let over = if key.protocol == protocol::TCP {
-        seen & seen::RESET != 0 || seen & closed == closed
-    } else {
-        seen & (seen::REPLY | seen::CONFIRMED) == seen::REPLY
-    };
-    let over = over && kernel.now().wrapping_sub(last_seen) >= OVER;
-    if over {
-        kernel.remove(&client);
-        kernel.remove(key);
-    }
-    over
 }
 
 /// Inserts the client's side; if another CPU was first, gives up ours for that one.

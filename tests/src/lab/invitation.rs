@@ -18,6 +18,7 @@ pub(super) fn text(id: &str, cluster: &Cluster) -> Result<String> {
     Ok(format!(
         "lab {id} is up until Ctrl-C or `cargo xtask lab down`. Things to try, in another terminal:\n\
          \n  cargo xtask lab exec node1 -- ip -br addr; cargo xtask lab exec pod/NAME -- ip route\
+         \n  cargo xtask lab exec node1 -- kube-router status; cargo xtask lab exec node1 -- kube-router plan\
          \n  cargo xtask lab exec router -- birdc show route\
          \n  cargo xtask lab exec node1 -- gobgp neighbor; cargo xtask lab exec node1 -- ip route show proto 17\
          \n  cargo xtask lab logs node1 | grep Peer.Up\

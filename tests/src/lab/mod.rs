@@ -17,6 +17,7 @@ mod source;
 pub mod state;
 mod steps;
 mod targets;
+mod told;
 pub mod up;
 
 use std::process::ExitCode;

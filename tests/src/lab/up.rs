@@ -15,7 +15,7 @@ use super::interrupt::{INTERRUPTED, Interrupt};
 use super::source::Who;
 use super::state::{Folder, LabState};
 use super::steps::{Step, Steps, say};
-use super::{down, invitation, matrix, routing, targets};
+use super::{down, invitation, matrix, routing, targets, told};
 use crate::apiserver::Kind;
 use crate::cluster::{Cluster, ClusterOptions};
 use crate::node::unique_prefix;
@@ -255,7 +255,8 @@ impl Lab {
             }
         }
         facts::harmless(&self.cluster).into_iter().try_for_each(&mut tell)?;
-        facts::fill(&self.cluster).into_iter().try_for_each(&mut tell)
+        facts::fill(&self.cluster).into_iter().try_for_each(&mut tell)?;
+        told::facts(&self.cluster).into_iter().try_for_each(&mut tell)
     }
 
     fn clients(&self) -> Result<Vec<Client>> {

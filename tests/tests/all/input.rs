@@ -146,11 +146,10 @@ fn a_cni_file_that_is_no_json_is_named_until_it_is_mended() {
     let world = start("nojson");
     let node = &world.cluster.topology.node;
     let good = node.run(&["cat", CONFLIST_PATH]).unwrap();
-    world.cluster.topology.node.write(CONFLIST_PATH, "{ half a fi").unwrap();
-    goes_on(&world);
-    // It is looked at again when the agent starts, and then every ten seconds.
     let mut world = world;
     world.cluster.kill_agent();
+    world.cluster.topology.node.write(CONFLIST_PATH, "{ half a fi").unwrap();
+    // It is looked at when the agent starts, when a link changes, and then every ten seconds.
     world.cluster.start_agent().unwrap();
     world.logged(&[&format!("file {CONFLIST_PATH}: NotEditable"), "; correct or replace the file"]);
     goes_on(&world);

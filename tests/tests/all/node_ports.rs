@@ -11,7 +11,7 @@ use router_tests::serve::{Listen, Transport};
 use router_tests::topology::hostile::{self, Chain};
 use router_tests::topology::{NODE, REMOTE, REMOTE_PODS, ROUTER};
 
-use super::world::{BOTH, World, four, hold, native, slow};
+use super::world::{BOTH, World, four, hold, native, put_remote_node, slow};
 
 /// The node ports, of a local pod, of a process of the node, of a pod of another node.
 const WEB: u16 = 30_080;
@@ -23,6 +23,7 @@ const MUCH: [(Transport, usize); 2] = [(Transport::Tcp, 2 << 20), (Transport::Ud
 /// A client pod and the three Services.
 fn start(options: ClusterOptions) -> World {
     let mut world = World::start("nodeports", options);
+    put_remote_node(&world.cluster);
     world.serve("web", &["web"]);
     world.backing.push(world.cluster.back_by_node("own").unwrap());
     world.backing.push(world.cluster.back_by_remote("far").unwrap());
