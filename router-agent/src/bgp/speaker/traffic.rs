@@ -6,6 +6,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use router_bgp::message::notification::error;
 use router_bgp::rib::{PeerId, Retention, Source};
 use router_bgp::session::{DownReason, Input};
 use router_core::problem::{Problem, Subject};
@@ -151,7 +152,10 @@ impl Speaker {
                 Outcome::Said { received, notification } => {
                     let verb = if received { "received" } else { "sent" };
                     debug!("BGP peer {address}: {verb} {notification}");
-                    said = Some(vec![ended(address, &format!("{verb} {notification}"))]);
+                    // Of two connections at once one is closed, and be it after the other has come up: that is no error.
+                    if notification.error() != error::COLLISION {
+                        said = Some(vec![ended(address, &format!("{verb} {notification}"))]);
+                    }
                 }
             }
         }
