@@ -308,7 +308,7 @@ impl<K: aya::Pod, V: aya::Pod> Table<K, V> {
         one: impl Fn(&mut Self, usize) -> Result<(), MapError>,
     ) -> Vec<Failure> {
         let mut failures = Vec::new();
-        let mut pauses = Pauses::default();
+        let mut pauses = 0..PAUSES;
         let mut next = 0;
         while next < len {
             if self.batches {
@@ -321,7 +321,10 @@ impl<K: aya::Pod, V: aya::Pod> Table<K, V> {
                 }
             }
             match one(self, next) {
-                Err(error) if code(&error) == Some(libc::ENOMEM) && pauses.pause() => continue,
+                Err(error) if code(&error) == Some(libc::ENOMEM) && pauses.next().is_some() => {
+                    std::thread::sleep(PAUSE);
+                    continue;
+                }
                 Err(error) => failures.push(Failure { index: next, error: self.explain(error) }),
                 Ok(()) => {}
             }
@@ -368,29 +371,9 @@ fn code(error: &MapError) -> Option<i32> {
     }
 }
 
-/// The pauses that one call may take for memory: 64 ms in all, however many rows find none.
-#[derive(Debug)]
-struct Pauses {
-    left: u32,
-}
-
-impl Default for Pauses {
-    fn default() -> Self {
-        Self { left: 32 }
-    }
-}
-
-impl Pauses {
-    const LENGTH: Duration = Duration::from_millis(2);
-
-    /// Pauses, unless that has been done often enough.
-    fn pause(&mut self) -> bool {
-        let Some(left) = self.left.checked_sub(1) else { return false };
-        self.left = left;
-        std::thread::sleep(Self::LENGTH);
-        true
-    }
-}
+/// How often one call may wait for memory, however many rows find none, and for how long each time: 64 ms in all.
+const PAUSES: u32 = 32;
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// The kernel has no batches for this kind of map, or at all.
 fn unsupported(error: &io::Error) -> bool {
